@@ -1,0 +1,103 @@
+"""Artifacts: folders of safetensors and strict JSON, with a manifest of hashes that is written last.
+
+An artifact is believed only when every file is there, hashes as the manifest says and holds finite numbers. Nothing
+but safetensors and JSON is ever parsed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, NonFinite
+from perimetry.storage import atomic_directory, hash_file, hash_json, read_json, write_json
+
+__all__ = ["MANIFEST", "Artifact", "read_artifact", "write_artifact"]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+class Artifact(NamedTuple):
+    """A folder that was read and found whole."""
+
+    path: Path
+    """Where it lies."""
+    kind: str
+    """What it is: `sae`, `meter`, `store` ..."""
+    digest: str
+    """SHA-256 over the file hashes: the identity of the artifact."""
+    tensors: dict[str, dict[str, Tensor]]
+    """File name without suffix -> tensors by name."""
+    documents: dict[str, Any]
+    """File name without suffix -> JSON value (the manifest not included)."""
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFinite(f"{path} holds NaN or infinity in {name!r}; finite numbers are wanted; make it again")
+
+
+def write_artifact(
+    path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]
+) -> str:
+    """Write an artifact atomically (an older one at `path` is replaced in one step) and return its digest.
+
+    Errors: `NonFinite` before anything is written, `StorageFull`, `StorageError`.
+    """
+    for name, group in tensors.items():
+        _check_finite(path / f"{name}.safetensors", group)
+    with atomic_directory(path) as folder:
+        for name, group in tensors.items():
+            save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, folder / f"{name}.safetensors")
+        for name, document in documents.items():
+            write_json(folder / f"{name}.json", document)
+        files = {f.name: hash_file(f) for f in sorted(folder.iterdir())}
+        digest = hash_json(files)
+        write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind, "digest": digest, "files": files})
+    return digest
+
+
+def read_artifact(path: Path, kind: str) -> Artifact:
+    """Read an artifact and verify it whole.
+
+    Errors: `MissingFile` (no such folder), `CorruptArtifact` (a hash, a shape, JSON), `Incompatible` (another kind or
+    a newer schema), `NonFinite`.
+    """
+    if not path.is_dir():
+        raise MissingFile(f"no {kind} at {path}; give the folder that holds {MANIFEST}")
+    if not (path / MANIFEST).is_file():
+        raise CorruptArtifact(f"{path} has no {MANIFEST}: it was not written to the end, or is no {kind}; make it again")
+    manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CorruptArtifact(f"{path / MANIFEST} is no manifest; make the {kind} again")
+    if manifest.get("schema") != SCHEMA:
+        raise Incompatible(f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}; make it again")
+    if manifest.get("kind") != kind:
+        raise Incompatible(f"{path} is a {manifest.get('kind')!r}, a {kind!r} was wanted; give the right folder")
+    tensors: dict[str, dict[str, Tensor]] = {}
+    documents: dict[str, Any] = {}
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if file.parent != path or file.is_symlink() or not file.is_file():
+            raise CorruptArtifact(f"{path} lacks {name!r}, which its manifest lists; make the {kind} again")
+        if hash_file(file) != expected:
+            raise CorruptArtifact(f"{file} does not hash as its manifest says; it was changed or damaged; make it again")
+        if file.suffix == ".safetensors":
+            try:
+                tensors[file.stem] = load_file(file)
+            except (SafetensorError, OSError) as error:
+                raise CorruptArtifact(f"{file} is not safetensors: {error}; make the {kind} again") from error
+            _check_finite(file, tensors[file.stem])
+        elif file.suffix == ".json":
+            documents[file.stem] = read_json(file)
+        else:
+            raise CorruptArtifact(f"{file} is neither safetensors nor JSON; a {kind} holds nothing else")
+    if hash_json(manifest["files"]) != manifest.get("digest"):
+        raise CorruptArtifact(f"{path / MANIFEST} has a digest that its files do not give; make the {kind} again")
+    return Artifact(path, kind, manifest["digest"], tensors, documents)

@@ -1,0 +1,92 @@
+"""The one object that the command line, the report and the service show of a prompt."""
+
+from typing import Any, NamedTuple
+
+__all__ = ["ConceptEvidence", "Reading", "TokenReading"]
+
+
+class ConceptEvidence(NamedTuple):
+    """A concept that speaks for the score of a prompt."""
+
+    latent: int
+    """Index of the concept in the dictionary."""
+    token: str
+    """The token at which it fired hardest, as text."""
+    position: int
+    """Index of that token among the scorable ones."""
+    activation: float
+    """Its activation there, in the units of the SAE."""
+    clean_rate: float
+    """Share of clean tokens on which it fires."""
+    surprise: float
+    """What its firing adds to the score: log((1 - rate) / rate), in nats."""
+    contexts: tuple[str, ...]
+    """Clean passages on which it fires hardest, the token between guillemets; empty where it never fired on clean
+    text."""
+
+
+class TokenReading(NamedTuple):
+    """One scorable token."""
+
+    text: str
+    """The token as text."""
+    score: float
+    """Score of the meter's main detector at this token; higher = further from clean text."""
+
+
+class Reading(NamedTuple):
+    """How far one prompt lies outside what the model knows."""
+
+    id: str
+    """The caller's name for the prompt."""
+    score: float
+    """Pooled score of the meter's main detector; higher = further from clean text."""
+    p_value: float
+    """Share of clean calibration prompts of the same group that score as high, in [1 / (n + 1), 1]."""
+    flagged: bool
+    """Whether `p_value` is at most `alpha`."""
+    alpha: float
+    """The false-alarm rate that was asked for."""
+    group: str
+    """The calibration group, by length."""
+    fallback: bool
+    """True where the group had too few calibration prompts and the pooled set was used."""
+    tokens_scored: int
+    """Tokens that counted."""
+    tokens_excluded: int
+    """Tokens that the policy kept out: special ones, template, sinks."""
+    truncated: bool
+    """True where the prompt was cut to the context, which happens on demand only."""
+    detector: str
+    """Name of the main detector with its pooling."""
+    scores: dict[str, float]
+    """Detector name (with pooling suffix) -> score."""
+    tokens: tuple[TokenReading, ...]
+    """Per-token scores, in order."""
+    concepts: tuple[ConceptEvidence, ...]
+    """The concepts that speak loudest for the score."""
+    meter: str
+    """Digest of the meter artifact that said so."""
+
+    def to_json(self, *, tokens: bool = False, concepts: bool = False) -> dict[str, Any]:
+        """Plain values in the order of the documented JSONL line."""
+        line: dict[str, Any] = {
+            "id": self.id,
+            "score": self.score,
+            "p_value": self.p_value,
+            "flagged": self.flagged,
+            "alpha": self.alpha,
+            "group": self.group,
+            "fallback": self.fallback,
+            "tokens_scored": self.tokens_scored,
+            "tokens_excluded": self.tokens_excluded,
+            "truncated": self.truncated,
+            "detector": self.detector,
+            "scores": self.scores,
+            "meter": self.meter,
+        }
+        if tokens:
+            line["tokens"] = [t._asdict() for t in self.tokens]
+        if concepts:
+            line["concepts"] = [c._asdict() for c in self.concepts]
+        return line

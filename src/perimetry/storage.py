@@ -1,0 +1,234 @@
+"""Durable bytes: atomic files and folders, strict JSON, hashes, locks. Every lasting write goes through here.
+
+A write is made under a temporary name in the same folder, synced, then renamed; a process that dies leaves the old
+state or the new one, never a torn one. `ENOSPC` becomes `StorageFull`.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from perimetry.errors import CorruptArtifact, Locked, MissingFile, StorageError, StorageFull
+
+__all__ = [
+    "append_line",
+    "atomic_directory",
+    "atomic_file",
+    "free_bytes",
+    "hash_bytes",
+    "hash_file",
+    "hash_json",
+    "lock",
+    "read_json",
+    "remove_stale",
+    "require_space",
+    "write_bytes",
+    "write_json",
+]
+
+TEMPORARY = ".tmp-"
+MAX_JSON_BYTES = 64 * 2**20
+
+
+def _raise_storage(error: OSError, path: Path) -> NoReturn:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StorageFull(
+            f"no space left while writing {path}; nothing that was there before is lost; free some space and run the "
+            "same command again"
+        ) from error
+    raise StorageError(f"cannot write {path}: {error.strerror or error}; check the folder and its permissions") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step (Linux `renameat2`); False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, swap = -100, 2
+    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well, sync it and rename it to `path`.
+
+    Errors: `StorageFull` when the device is full, `StorageError` for other refusals of the disk.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _raise_storage(error, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a temporary folder; when the block ends well, sync its files and rename it to `path`.
+
+    An existing `path` is moved aside first and removed after the rename (with `replace=False` it is an error).
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}.{uuid.uuid4().hex[:8]}")
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        if path.exists() and not replace:
+            raise StorageError(f"{path} exists already; choose another place or remove it")
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        if path.exists() and _exchange(temporary, path):
+            os.replace(temporary, old)
+        else:
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _raise_storage(error, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what a killed process left under temporary names in `folder` (call it under a lock)."""
+    for entry in folder.glob(f"{TEMPORARY}*") if folder.is_dir() else []:
+        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write strict JSON (no NaN, keys sorted) to `path` atomically."""
+    text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON object as a line; a torn last line of an earlier process is the reader's to skip."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    except OSError as error:
+        _raise_storage(error, path)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object holds the same key twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_json(path: Path) -> Any:
+    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most 64 MiB.
+
+    Errors: `MissingFile`, `CorruptArtifact`.
+    """
+    if not path.is_file():
+        raise MissingFile(f"no file {path}; check the path")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CorruptArtifact(f"{path} holds more than {MAX_JSON_BYTES} bytes; that is no JSON of ours")
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptArtifact(f"{path} is not strict JSON: {error}; make the artifact again") from error
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of `data` in hexadecimal.
+
+    >>> hash_bytes(b"")[:8]
+    'e3b0c442'
+    """
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`: sorted keys, no spaces."""
+    return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read in blocks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the device that holds `path` (or its nearest existing parent)."""
+    here = path.absolute()
+    while not here.exists():
+        here = here.parent
+    return shutil.disk_usage(here).free
+
+
+def require_space(path: Path, wanted: int, what: str) -> None:
+    """Raise `StorageFull` before work starts when `wanted` bytes would not fit."""
+    free = free_bytes(path)
+    if wanted > free:
+        raise StorageFull(
+            f"{what} needs {wanted / 1e6:,.0f} MB under {path}, where {free / 1e6:,.0f} MB are free; "
+            "free some space or choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the right to write to `folder`; released by the system when the process dies.
+
+    Errors: `Locked` when another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        _raise_storage(error, folder)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+            raise Locked(
+                f"process {holder} is writing to {folder}; wait for it to end or choose another folder"
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+    finally:
+        handle.close()
