@@ -72,7 +72,9 @@ def read_artifact(path: Path, kind: str) -> Artifact:
     if not path.is_dir():
         raise MissingFile(f"no {kind} at {path}; give the folder that holds {MANIFEST}")
     if not (path / MANIFEST).is_file():
-        raise CorruptArtifact(f"{path} has no {MANIFEST}: it was not written to the end, or is no {kind}; make it again")
+        raise CorruptArtifact(
+            f"{path} has no {MANIFEST}: it was not written to the end, or is no {kind}; make it again"
+        )
     manifest = read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CorruptArtifact(f"{path / MANIFEST} is no manifest; make the {kind} again")
@@ -87,7 +89,9 @@ def read_artifact(path: Path, kind: str) -> Artifact:
         if file.parent != path or file.is_symlink() or not file.is_file():
             raise CorruptArtifact(f"{path} lacks {name!r}, which its manifest lists; make the {kind} again")
         if hash_file(file) != expected:
-            raise CorruptArtifact(f"{file} does not hash as its manifest says; it was changed or damaged; make it again")
+            raise CorruptArtifact(
+                f"{file} does not hash as its manifest says; it was changed or damaged; make it again"
+            )
         if file.suffix == ".safetensors":
             try:
                 tensors[file.stem] = load_file(file)

@@ -45,7 +45,9 @@ def _raise_storage(error: OSError, path: Path) -> NoReturn:
             f"no space left while writing {path}; nothing that was there before is lost; free some space and run the "
             "same command again"
         ) from error
-    raise StorageError(f"cannot write {path}: {error.strerror or error}; check the folder and its permissions") from error
+    raise StorageError(
+        f"cannot write {path}: {error.strerror or error}; check the folder and its permissions"
+    ) from error
 
 
 def _sync_folder(folder: Path) -> None:

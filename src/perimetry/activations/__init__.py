@@ -1,0 +1,1 @@
+"""From text to activations: models, token policy, taps, packing, stores, streams."""

@@ -1,0 +1,1 @@
+"""Named, hash-pinned models and texts in the user cache."""

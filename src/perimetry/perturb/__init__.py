@@ -1,0 +1,1 @@
+"""Dials that move an input out of distribution."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: one architecture, one file."""

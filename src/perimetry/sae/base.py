@@ -7,7 +7,6 @@ works on raw residual-stream vectors: the training scale is folded into its weig
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 

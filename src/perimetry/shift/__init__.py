@@ -1,0 +1,1 @@
+"""How far an input lies outside: one detector, one file."""

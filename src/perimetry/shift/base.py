@@ -78,7 +78,9 @@ def concatenate(parts: list[Evidence]) -> Evidence:
     for part in parts:
         offsets.append(offsets[-1] + part.n_prompts)
     stats = [p.logits for p in parts if p.logits is not None]
-    logits = LogitStats(*(torch.cat(column) for column in zip(*stats, strict=True))) if len(stats) == len(parts) else None
+    logits = (
+        LogitStats(*(torch.cat(column) for column in zip(*stats, strict=True))) if len(stats) == len(parts) else None
+    )
     return Evidence(
         acts=torch.cat([p.acts for p in parts]),
         codes=Codes(

@@ -1,0 +1,1 @@
+"""Named benchmarks: which texts, which dial, which negatives."""

@@ -1,0 +1,1 @@
+"""SAE training: recipe, losses, loop, checkpoints."""

@@ -1,0 +1,1 @@
+"""Formats that SAEs are read from and written to."""

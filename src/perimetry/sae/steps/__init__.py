@@ -1,0 +1,1 @@
+"""The exact sparse training step."""
