@@ -38,6 +38,7 @@ class Codes(NamedTuple):
     def count(self) -> PerToken:
         """Active concepts per token (L0).
 
+        >>> import torch
         >>> Codes(torch.tensor([[3, 1, 0]]), torch.tensor([[2.0, 1.0, 0.0]]), 8).count()
         tensor([2.])
         """
