@@ -1,1 +1,58 @@
-"""The command line: one file a verb; heavy imports happen late."""
+"""The command line. Exit codes: 0 fine, 1 an alarm was raised where `--fail-on-alarm` asked, 2 an error."""
+
+import json
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+
+from perimetry import __version__
+from perimetry.cli import assets, bench, calibrate, demo, doctor, report, score, train
+from perimetry.errors import PerimetryError
+
+__all__ = ["app", "main"]
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+app = App(
+    name="perimetry",
+    version=__version__,
+    help="Map the limits of what a transformer understands: train SAEs, calibrate a shift meter, read prompts.",
+    help_epilogue="Settings come from --config FILE (TOML, one section a command), then PERIMETRY_<COMMAND>_<KEY> in the "
+    "environment, then flags. Every command takes --json. Exit codes: 0 fine, 1 alarm (with --fail-on-alarm), 2 error.",
+)
+app.command(demo.demo)
+app.command(doctor.doctor)
+app.command(assets.app)
+app.command(train.train)
+app.command(calibrate.calibrate)
+app.command(score.score)
+app.command(bench.app)
+app.command(report.report)
+
+
+def _fail(error: BaseException, as_json: bool) -> int:
+    kind = type(error).__name__
+    if as_json:
+        print(json.dumps({"error": {"type": kind, "message": str(error)}}))  # noqa: T201
+    print(f"{kind}: {error}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in tokens
+    try:
+        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except PerimetryError as error:
+        return _fail(error, as_json)
+    except CycloptsError as error:
+        return _fail(error, as_json)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        return 0
+    return result if isinstance(result, int) else 0

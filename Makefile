@@ -1,0 +1,38 @@
+# Each target does its own set-up in a local virtual environment and can be run alone in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+RUNS ?= runs/demo
+
+.PHONY: demo test check bench clean docs
+
+demo: $(STAMP)
+	$(BIN)/perimetry demo --out $(RUNS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/house
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/train_step.py --json
+	$(BIN)/python benchmarks/score.py --json
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_cli.py
+
+# The build itself runs without isolation, so that its back end is pinned by the constraints too.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "perimetry needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0 hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,0 +1,6 @@
+"""`python -m perimetry`."""
+
+from perimetry.cli.__main__ import run
+
+if __name__ == "__main__":
+    run()
