@@ -1,1 +1,18 @@
-"""Named benchmarks: which texts, which dial, which negatives."""
+"""Named benchmarks: which texts, which shift, which negatives; one file a suite, listed in `SUITES`."""
+
+from collections.abc import Callable
+
+from perimetry.suites import case, jailbreaks, typos, word_order
+from perimetry.suites.base import Case, Suite, SuiteInputs
+from perimetry.suites.jsonl import read_suite, write_suite
+from perimetry.suites.passages import cut_to_tokens, passages
+
+__all__ = ["SUITES", "Case", "Suite", "SuiteInputs", "cut_to_tokens", "passages", "read_suite", "write_suite"]
+
+SUITES: dict[str, Callable[[SuiteInputs], Suite]] = {
+    "case": case.build,
+    "jailbreaks": jailbreaks.build,
+    "typos": typos.build,
+    "word_order": word_order.build,
+}
+"""The builders of the suites by name."""

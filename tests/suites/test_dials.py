@@ -1,0 +1,67 @@
+"""Dial suites: twins share a pair, doses nest, matching is measured."""
+
+import pytest
+
+from perimetry.suites import SUITES, SuiteInputs
+from perimetry.suites.case import case
+from perimetry.suites.typos import TYPO_DOSES, typos
+from perimetry.suites.word_order import word_order
+from suites.samples import documents, length
+
+
+@pytest.mark.parametrize("builder", [typos, case, word_order])
+def test_every_passage_has_a_twin_at_every_dose(builder: object) -> None:
+    assert callable(builder)
+    sources = documents("d", 5, 40)
+    suite = builder(sources, length=length, seed=1)
+    clean = {c.pair: c for c in suite.cases if not c.shifted}
+    assert {c.text for c in clean.values()} == {d.text for d in sources}
+    assert all(c.dose == 0 and c.family == "clean" for c in clean.values())
+    twins = [c for c in suite.cases if c.shifted]
+    families, doses = {c.family for c in twins}, {c.dose for c in twins}
+    assert len(twins) == 5 * len(families) * len(doses)
+    for twin in twins:
+        assert twin.text != clean[twin.pair].text
+        assert len(twin.text.split()) == len(clean[twin.pair].text.split())
+    assert len(suite.matching["doses"]) == len(families) * len(doses)
+    assert all(row["unchanged"] == 0 and row["ks_words"] == 0 for row in suite.matching["doses"])
+    assert suite == builder(sources, length=length, seed=1)
+    assert suite != builder(sources, length=length, seed=2)
+
+
+def test_typo_twins_nest_and_grow_with_the_dose() -> None:
+    sources = documents("d", 4, 60)
+    suite = typos(sources, length=length, seed=0)
+    for source in sources:
+        words = source.text.split()
+        twins = sorted((c for c in suite.cases if c.pair == source.id and c.shifted), key=lambda c: c.dose)
+        assert [c.dose for c in twins] == list(TYPO_DOSES)
+        changed = [{i for i, w in enumerate(c.text.split()) if w != words[i]} for c in twins]
+        assert changed[0] < changed[1] < changed[2] < changed[3]
+        eligible = sum(len(w) >= 3 for w in words)
+        assert [len(c) for c in changed] == [max(1, int(d * eligible + 0.5)) for d in TYPO_DOSES]
+
+
+def test_kinds_can_be_families() -> None:
+    suite = typos(documents("d", 3, 30), length=length, seed=0, kinds=("deletion", "insertion"), doses=(0.5,))
+    shorter = {c.family: len(c.text) for c in suite.cases if c.pair == "d0"}
+    assert shorter["deletion"] < shorter["clean"] < shorter["insertion"]
+
+
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_every_suite_of_the_table_builds(name: str) -> None:
+    inputs = SuiteInputs(
+        clean=documents("wiki", 12, 130),
+        attacks=documents("attack", 8, 70, family="dan"),
+        benign=documents("benign", 12, 120),
+        length=length,
+        limit=90,
+        words=30,
+        n=6,
+        seed=5,
+    )
+    suite = SUITES[name](inputs)
+    assert suite.name == name
+    assert suite.cases == SUITES[name](inputs).cases
+    assert len({c.pair for c in suite.cases}) == 6
+    assert {c.shifted for c in suite.cases} == {True, False}
