@@ -1,1 +1,34 @@
-"""Sparse autoencoders: one architecture, one file."""
+"""Sparse autoencoders: one architecture, one file; `ARCHITECTURES` is the table.
+
+An architecture is added by one file that derives from `AffineSAE` (or from `AbstractSAE`) and one line here.
+"""
+
+from perimetry.sae.affine import AffineSAE, Weights, initial_weights
+from perimetry.sae.base import AbstractSAE, Codes, CountMode, SAEOutput
+from perimetry.sae.batchtopk import BatchTopKSAE
+from perimetry.sae.jumprelu import JumpReLUSAE
+from perimetry.sae.standard import StandardSAE
+from perimetry.sae.topk import TopKSAE
+
+__all__ = [
+    "ARCHITECTURES",
+    "AbstractSAE",
+    "AffineSAE",
+    "BatchTopKSAE",
+    "Codes",
+    "CountMode",
+    "JumpReLUSAE",
+    "SAEOutput",
+    "StandardSAE",
+    "TopKSAE",
+    "Weights",
+    "initial_weights",
+]
+
+ARCHITECTURES: dict[str, type[AbstractSAE]] = {
+    "batchtopk": BatchTopKSAE,
+    "jumprelu": JumpReLUSAE,
+    "standard": StandardSAE,
+    "topk": TopKSAE,
+}
+"""Name -> class."""

@@ -35,7 +35,7 @@ class Codes(NamedTuple):
     width: int
     """Number of latents of the dictionary."""
 
-    def count(self) -> PerToken:
+    def count(self) -> PerToken:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Active concepts per token (L0).
 
         >>> import torch

@@ -1,1 +1,1 @@
-"""The exact sparse training step."""
+"""The exact training step: what fires, the products of it, gradients by hand, and the dense reference."""

@@ -1,0 +1,201 @@
+"""What the architectures with an affine encoder and a linear decoder share.
+
+Pre-activations are `W_enc (x - beta b_dec) + b_enc` with beta 1 or 0; an architecture says which of them fire. Encoding
+goes by chunks of rows, so that no (token, latent) matrix of the whole input is ever held.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents, ModelBias, PerToken
+from perimetry.errors import ConfigError, WidthMismatch
+from perimetry.runtime import generator
+from perimetry.sae.base import AbstractSAE, Codes
+from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.base import Forward, Objective, Penalty
+from perimetry.sae.steps.products import decode
+from perimetry.sae.steps.select import Collector, PreActivations
+
+__all__ = ["AffineSAE", "Weights", "fire_above", "initial_weights", "order_codes", "tiny_weights"]
+
+A = TypeVar("A", bound="AffineSAE")
+
+
+class Weights(NamedTuple):
+    """The four tensors that every affine dictionary has, latent-major."""
+
+    W_enc: Encoder
+    """Row i reads latent i."""
+    W_dec: Decoder
+    """Row i is the direction that latent i writes."""
+    b_enc: LatentBias
+    """Added to the pre-activations."""
+    b_dec: ModelBias
+    """Added to the reconstruction, and taken off the input where the architecture does so."""
+
+
+def initial_weights(d_model: int, d_sae: int, seed: int, b_dec: ModelBias | None = None) -> Weights:
+    """Decoder rows uniform on the unit sphere, encoder equal to the decoder, encoder bias 0."""
+    rows = torch.randn(d_sae, d_model, generator=generator(seed))
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    centre = torch.zeros(d_model) if b_dec is None else b_dec.float()
+    return Weights(rows.clone(), rows, torch.zeros(d_sae), centre.clone())
+
+
+def tiny_weights() -> Weights:
+    """Seeded weights for `tiny()`: d_model 8, d_sae 32, all four tensors different from zero."""
+    weights = initial_weights(8, 32, seed=0)
+    source = generator(1)
+    return weights._replace(
+        W_enc=weights.W_enc + 0.1 * torch.randn(32, 8, generator=source),
+        b_enc=0.05 * torch.randn(32, generator=source),
+        b_dec=0.1 * torch.randn(8, generator=source),
+    )
+
+
+def order_codes(values: Latents, columns: Tensor, width: int) -> Codes:
+    """Codes with values descending, equal values by ascending latent, empty slots (0, 0) last."""
+    columns = torch.where(values != 0, columns, 0)
+    if bool(((values[:, 1:] == values[:, :-1]) & (values[:, 1:] != 0)).any()):
+        by_latent = columns.argsort(dim=1, stable=True)
+        values, columns = values.gather(1, by_latent), columns.gather(1, by_latent)
+        by_value = values.argsort(dim=1, descending=True, stable=True)
+        values, columns = values.gather(1, by_value), columns.gather(1, by_value)
+    return Codes(columns, values, width)
+
+
+class AffineSAE(AbstractSAE):
+    """A dictionary with an affine encoder and a linear decoder; subclasses say which latents fire."""
+
+    subtract_b_dec: bool
+    """True where `b_dec` is taken off the input first (beta = 1)."""
+
+    def hold(self, weights: Weights, subtract_b_dec: bool) -> None:
+        """Take the tensors as parameters. Errors: `WidthMismatch` when their shapes do not fit together."""
+        d_sae, d_model = weights.W_dec.shape
+        for name, tensor, wanted in (
+            ("W_enc", weights.W_enc, (d_sae, d_model)),
+            ("b_enc", weights.b_enc, (d_sae,)),
+            ("b_dec", weights.b_dec, (d_model,)),
+        ):
+            if tuple(tensor.shape) != wanted:
+                raise WidthMismatch(
+                    f"{name} has shape {tuple(tensor.shape)}, W_dec {(d_sae, d_model)} wants {wanted}; "
+                    "give tensors of one dictionary"
+                )
+        self.W_enc = nn.Parameter(weights.W_enc)
+        self.W_dec = nn.Parameter(weights.W_dec)
+        self.b_enc = nn.Parameter(weights.b_enc)
+        self.b_dec = nn.Parameter(weights.b_dec)
+        self.subtract_b_dec = subtract_b_dec
+
+    def check_k(self, k: int) -> int:
+        """`k` when it is between 1 and the width. Errors: `ConfigError`."""
+        if not 1 <= k <= self.d_sae:
+            raise ConfigError(f"k = {k} for a dictionary of {self.d_sae} latents; give a k between 1 and {self.d_sae}")
+        return k
+
+    def pre_activations(self, acts: Acts) -> PreActivations:
+        """The encoder product for `acts`, not yet computed."""
+        self.check_width(acts)
+        acts = acts.detach().to(self.W_enc.dtype)
+        centred = acts - self.b_dec.detach() if self.subtract_b_dec else acts
+        return PreActivations(centred, self.W_enc.detach(), self.b_enc.detach())
+
+    @abstractmethod
+    def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
+        """Values and latents (token, slot) that fire by the inference rule, values descending, zeros where empty."""
+
+    @torch.no_grad()
+    @override
+    def encode(self, acts: Acts) -> Codes:
+        parts = [self.fire(chunk) for _, chunk in self.pre_activations(acts).chunks()]
+        slots = max([1, *(int((values != 0).sum(1).max()) for values, _ in parts)])
+
+        def fit(x: Tensor) -> Tensor:
+            return nn.functional.pad(x[:, :slots], (0, max(0, slots - x.shape[1])))
+
+        if not parts:
+            empty = torch.zeros(0, 1, device=self.W_enc.device)
+            return Codes(empty.long(), empty.to(self.W_enc.dtype), self.d_sae)
+        return order_codes(torch.cat([fit(v) for v, _ in parts]), torch.cat([fit(c) for _, c in parts]), self.d_sae)
+
+    @torch.no_grad()
+    def count_above(self, acts: Acts, cut: Tensor) -> PerToken:
+        """Active count of each token if the cut were `cut` (one number, or one a latent)."""
+        parts = [(chunk > cut.clamp(min=0)).sum(1) for _, chunk in self.pre_activations(acts).chunks()]
+        return torch.cat(parts).to(self.W_enc.dtype)
+
+    @override
+    def decode(self, codes: Codes) -> Acts:
+        if codes.width != self.d_sae:
+            raise WidthMismatch(
+                f"codes of width {codes.width} for an SAE of {self.d_sae} latents; decode with the SAE that encoded"
+            )
+        tokens, slots = codes.indices.shape
+        offsets = torch.arange(0, tokens * slots + 1, max(1, slots), device=codes.indices.device)
+        values = codes.values.reshape(-1).to(self.W_dec.dtype)
+        active = Active(offsets, codes.indices.reshape(-1), values, codes.width)
+        return decode(active.keep(values != 0), self.W_dec.detach()) + self.b_dec.detach()
+
+    @classmethod
+    @abstractmethod
+    def rebuild(
+        cls: type[A],
+        weights: Weights,
+        *,
+        extras: Mapping[str, Tensor],
+        settings: Mapping[str, float | int],
+        subtract_b_dec: bool | None = None,
+    ) -> A:
+        """An instance from what `extras` and `settings` gave, or a fresh one where those are missing.
+
+        A `subtract_b_dec` of None takes the architecture's own default.
+        """
+
+    def extras(self) -> dict[str, Tensor]:
+        """Tensors beyond the four, by the name they have on disk."""
+        return {}
+
+    def settings(self) -> dict[str, float | int]:
+        """Numbers beyond the tensors that rebuild the same SAE."""
+        return {}
+
+    def after_update(self) -> None:
+        """Bring parameters back into their range after an optimiser step."""
+
+    @torch.no_grad()
+    def fold_scale(self, scale: float) -> None:
+        """Make an SAE trained on `scale * x` read and write x itself; codes stay the same numbers."""
+        self.W_enc.mul_(scale)
+        self.W_dec.div_(scale)
+        self.b_dec.div_(scale)
+
+    @abstractmethod
+    def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
+        """What fires by the training rule; a second collector keeps what the sparsity term reads besides."""
+
+    def penalty(self, forward: Forward, objective: Objective) -> Penalty:  # noqa: ARG002
+        """The sparsity term and its gradients, by hand; none by default."""
+        return Penalty(0.0, None, {})
+
+    @abstractmethod
+    def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
+        """The training rule on dense pre-activations, differentiable: the reference for the sparse step."""
+
+    def dense_penalty(self, pre: Latents, codes: Latents, objective: Objective) -> Tensor:  # noqa: ARG002
+        """The sparsity term by autograd: the reference for `penalty`."""
+        return codes.new_zeros(())
+
+
+def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:
+    """`fire` for the architectures with a free count: every pre-activation strictly above its cut and above 0."""
+    gated = torch.where(pre > cut.clamp(min=0), pre, 0)
+    slots = max(1, int((gated != 0).sum(1).max()))
+    values, columns = gated.topk(slots, dim=1)
+    return values, columns

@@ -1,0 +1,78 @@
+"""ReLU with an L1 penalty.
+
+Assumes that a concept is a half-space of the activations and that its amplitude is evidence for it. The penalty shrinks
+amplitudes: with unit decoder rows by half its weight. The active count is free.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from perimetry.axes import Latents
+from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
+from perimetry.sae.base import CountMode
+from perimetry.sae.steps.base import Forward, Objective, Penalty
+from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
+
+__all__ = ["StandardSAE"]
+
+
+@final
+class StandardSAE(AffineSAE):
+    """Codes are ReLU(p); the penalty is the sum of code times decoder norm."""
+
+    architecture: ClassVar[str] = "standard"
+    count_mode: ClassVar[CountMode] = "free"
+
+    def __init__(self, weights: Weights, *, subtract_b_dec: bool = True) -> None:
+        super().__init__()
+        self.hold(weights, subtract_b_dec)
+
+    @override
+    def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
+        return fire_above(pre, pre.new_zeros(()))
+
+    @override
+    def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
+        return [AboveCut(pre.b_enc.new_zeros(()))]
+
+    @override
+    def penalty(self, forward: Forward, objective: Objective) -> Penalty:
+        active = forward.active
+        norms = self.W_dec.detach().norm(dim=1)
+        weight = objective.sparsity / active.tokens
+        sums = active.column_sums(active.values)
+        direction = self.W_dec.detach() / norms[:, None].clamp(min=torch.finfo(norms.dtype).tiny)
+        return Penalty(
+            float(weight * (sums * norms).sum()),
+            weight * norms[active.columns],
+            {"W_dec": weight * sums[:, None] * direction},
+        )
+
+    @override
+    def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
+        return torch.relu(pre)
+
+    @override
+    def dense_penalty(self, pre: Latents, codes: Latents, objective: Objective) -> Tensor:
+        return objective.sparsity * (codes * self.W_dec.norm(dim=1)).sum(1).mean()
+
+    @classmethod
+    @override
+    def rebuild(
+        cls,
+        weights: Weights,
+        *,
+        extras: Mapping[str, Tensor],
+        settings: Mapping[str, float | int],
+        subtract_b_dec: bool | None = None,
+    ) -> "StandardSAE":
+        return cls(weights, subtract_b_dec=True if subtract_b_dec is None else subtract_b_dec)
+
+    @classmethod
+    @override
+    def tiny(cls) -> "StandardSAE":
+        return cls(tiny_weights())
