@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from scipy import stats
+import torch
 
 from perimetry.assets.documents import Document
 from perimetry.errors import TooFewSamples, UsageError
+from perimetry.measures.stats import ks_two_sample
 
 __all__ = ["Case", "Length", "Suite", "SuiteInputs", "check_suite", "compare_lengths"]
 
@@ -86,8 +86,8 @@ def compare_lengths(shifted: Sequence[str], clean: Sequence[str], length: Length
     >>> compare_lengths(["a b", "c d"], ["e f", "g h"], lambda text: len(text.split()))["ks_words"]
     0.0
     """
-    tokens = [np.array([length(text) for text in group], dtype=float) for group in (shifted, clean)]
-    words = [np.array([len(text.split()) for text in group], dtype=float) for group in (shifted, clean)]
+    tokens = [torch.tensor([length(text) for text in group], dtype=torch.float64) for group in (shifted, clean)]
+    words = [torch.tensor([len(text.split()) for text in group], dtype=torch.float64) for group in (shifted, clean)]
     return {
         "n_shifted": len(shifted),
         "n_clean": len(clean),
@@ -95,11 +95,6 @@ def compare_lengths(shifted: Sequence[str], clean: Sequence[str], length: Length
         "tokens_clean": float(tokens[1].mean()),
         "words_shifted": float(words[0].mean()),
         "words_clean": float(words[1].mean()),
-        "ks_tokens": _ks(*tokens),
-        "ks_words": _ks(*words),
+        "ks_tokens": ks_two_sample(*tokens).statistic,
+        "ks_words": ks_two_sample(*words).statistic,
     }
-
-
-def _ks(one: np.ndarray, other: np.ndarray) -> float:
-    statistic, _ = stats.ks_2samp(one, other, method="asymp")
-    return float(statistic)
