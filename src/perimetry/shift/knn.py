@@ -1,0 +1,108 @@
+"""Baselines of nearest clean tokens, on the same layer's activations."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from perimetry.axes import Acts, ModelBias, PerToken
+from perimetry.shift.base import Evidence
+from perimetry.shift.profile import Profile
+from perimetry.shift.stateful import TensorDetector, by_rows
+
+__all__ = ["KNN", "Cosine", "Nearest", "largest", "unit"]
+
+_NEIGHBOURS: Final = 10
+_GROUP: Final = 64
+
+
+class Nearest(NamedTuple):
+    """The largest entries of each row, in no order."""
+
+    values: Float[Tensor, "row k"]
+    """Entries."""
+    indices: Int[Tensor, "row k"]
+    """Their columns."""
+
+
+def unit(x: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+    """Rows of length 1."""
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def largest(x: Float[Tensor, "row column"], k: int) -> Nearest:
+    """The `k` largest entries of each row, like `topk` but several times faster on wide rows.
+
+    They lie in the `k` groups of columns with the largest maxima, so that only those are ranked.
+
+    >>> sorted(largest(torch.tensor([[1.0, 4.0, 2.0, 3.0]]), 2).indices[0].tolist())
+    [1, 3]
+    """
+    groups = x.shape[1] // _GROUP
+    if groups <= k:
+        return Nearest(*x.topk(min(k, x.shape[1]), dim=1, sorted=False))
+    body = x[:, : groups * _GROUP].unflatten(1, (groups, _GROUP))
+    best = body.amax(2).topk(k, dim=1, sorted=False).indices
+    columns = (best[:, :, None] * _GROUP + torch.arange(_GROUP)).flatten(1)
+    rest = torch.arange(groups * _GROUP, x.shape[1]).expand(x.shape[0], -1)
+    columns = torch.cat([columns, rest], 1)
+    values, slot = x.gather(1, columns).topk(k, dim=1, sorted=False)
+    return Nearest(values, columns.gather(1, slot))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class KNN(TensorDetector):
+    """Euclidean distance to the tenth nearest clean token of the profile's sample (after Sun et al. 2022)."""
+
+    name: ClassVar[str] = "knn"
+    baseline: ClassVar[bool] = True
+    mean: ModelBias
+    sample: Acts
+
+    @classmethod
+    def fit(cls, profile: Profile) -> "KNN":
+        """Keep the sample, in bfloat16. Errors: `TooFewSamples`."""
+        profile.require(_NEIGHBOURS, "the nearest neighbours")
+        return cls(profile.mean().float(), profile.sample.columns["acts"])
+
+    def score(self, evidence: Evidence) -> PerToken:
+        """Distance."""
+        sample = self.sample.float() - self.mean
+        size = sample.square().sum(1)
+
+        def part(rows: Tensor) -> Tensor:
+            x = evidence.acts[rows].float() - self.mean
+            near = largest(2 * x @ sample.T - size, _NEIGHBOURS).values.amin(1)
+            return (x.square().sum(1) - near).clamp_min(0).sqrt()
+
+        return by_rows(part, evidence.tokens.shape[0])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Cosine(TensorDetector):
+    """1 minus the mean cosine similarity to the ten most similar clean tokens of the sample, all centred. In [0, 2]."""
+
+    name: ClassVar[str] = "cosine"
+    baseline: ClassVar[bool] = True
+    mean: ModelBias
+    sample: Acts
+
+    @classmethod
+    def fit(cls, profile: Profile) -> "Cosine":
+        """Keep the directions of the sample, in bfloat16. Errors: `TooFewSamples`."""
+        profile.require(_NEIGHBOURS, "the nearest neighbours")
+        mean = profile.mean().float()
+        return cls(mean, unit(profile.sample.columns["acts"].float() - mean).bfloat16())
+
+    def score(self, evidence: Evidence) -> PerToken:
+        """Distance."""
+        sample = self.sample.float()
+
+        def part(rows: Tensor) -> Tensor:
+            return 1 - largest(unit(evidence.acts[rows].float() - self.mean) @ sample.T, _NEIGHBOURS).values.mean(1)
+
+        return by_rows(part, evidence.tokens.shape[0])
