@@ -94,7 +94,8 @@ class LanguageModel:
     @cached_property
     def plain_tokenizer(self) -> Tokenizer:
         """A copy of the tokenizer that reads special tokens in a text as plain characters; never changed later."""
-        plain = copy.deepcopy(self.tokenizer.backend_tokenizer)  # pyright: ignore[reportAttributeAccessIssue]
+        tokenizer: Any = self.tokenizer
+        plain: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         plain.encode_special_tokens = True
         plain.no_padding()
         plain.no_truncation()
@@ -115,7 +116,8 @@ class LanguageModel:
     def separator_id(self) -> int | None:
         """The token between packed documents: `<|endoftext|>` where the vocabulary has it, else end-of-sequence."""
         found = self.plain_tokenizer.token_to_id("<|endoftext|>")
-        return found if found is not None else self.tokenizer.eos_token_id  # pyright: ignore[reportAttributeAccessIssue]
+        tokenizer: Any = self.tokenizer
+        return found if found is not None else tokenizer.eos_token_id
 
     @cached_property
     def template(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -127,10 +129,11 @@ class LanguageModel:
         before, found, after = str(rendered).partition(SENTINEL)
         if not found or SENTINEL in after:
             return None
-        return tuple(
-            tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"]) if part else ()
-            for part in (before, after)
-        )  # pyright: ignore[reportReturnType]
+        return self._marked_up(before), self._marked_up(after)
+
+    def _marked_up(self, text: str) -> tuple[int, ...]:
+        coded: Any = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else ()
+        return tuple(coded)
 
 
 def _hash_weights(path: Path) -> str:
@@ -194,13 +197,13 @@ def from_pretrained_parts(
     is in no table, `AssetError` for a tokenizer that cannot say which characters a token covers.
     """
     config: Any = model.config
+    tokens: Any = tokenizer
     family = _require_family(config.model_type)
     if not tokenizer.is_fast:
         raise AssetError(
             f"the tokenizer of {name!r} gives no character offsets; wanted one with a tokenizer.json; convert it first"
         )
-    model.eval().requires_grad_(False)
-    special = [tokenizer.pad_token_id, tokenizer.eos_token_id, 0]  # pyright: ignore[reportAttributeAccessIssue]
+    model.eval().requires_grad_(requires_grad=False)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -212,8 +215,8 @@ def from_pretrained_parts(
         n_layers=config.num_hidden_layers,
         context=config.max_position_embeddings,
         family=family,
-        bos_id=tokenizer.bos_token_id,  # pyright: ignore[reportAttributeAccessIssue]
-        pad_id=next(i for i in special if i is not None),
+        bos_id=tokens.bos_token_id,
+        pad_id=next(i for i in (tokens.pad_token_id, tokens.eos_token_id, 0) if i is not None),
     )
 
 
@@ -229,8 +232,8 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_language_model(spec: str, runtime: Runtime) -> LanguageModel:
-    """The model called `spec`: the name of an asset, a local folder, or a hub id.
+def load_language_model(spec: str, runtime: Runtime, *, progress: bool = False) -> LanguageModel:
+    """The model called `spec`: the name of an asset, a local folder, or a hub id; `progress` shows downloads.
 
     Only safetensors weights are read and no code of a model folder is run. Errors: `AssetError` (no such model, other
     weight formats, weights missing from the files), `UnknownName` (a family that is in no table), and what
@@ -238,18 +241,23 @@ def load_language_model(spec: str, runtime: Runtime) -> LanguageModel:
     """
     from perimetry.assets import resolve_model
 
-    found = resolve_model(spec)
-    source = str(found.path) if found.path is not None else found.name
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": found.path is not None}
+    found = resolve_model(spec, progress=progress)
+    source, local = found.location, found.kind != "hub"
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+    if not local:
+        options["revision"] = found.revision
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(source, **options)
             _require_family(config.model_type)
-            folder = found.path or Path(str(cached_file(source, "config.json"))).parent
+            config_file = (
+                f"{source}/config.json" if local else cached_file(source, "config.json", revision=found.revision)
+            )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=runtime.dtype, use_safetensors=True, output_loading_info=True, **options
             )
+            model, info = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AssetError(
@@ -262,7 +270,10 @@ def load_language_model(spec: str, runtime: Runtime) -> LanguageModel:
             f"model {spec!r} lacks weights its configuration wants: {', '.join(missing[:3])} ({len(missing)} in all); "
             "the files are incomplete; fetch the model again"
         )
-    return from_pretrained_parts(model.to(runtime.device), tokenizer, found.name, folder_revision(folder))
+    name = Path(source).name if found.kind in ("folder", "url") else spec
+    return from_pretrained_parts(
+        model.to(runtime.device), tokenizer, name, folder_revision(Path(str(config_file)).parent)
+    )
 
 
 def tiny_language_model(family: str = "llama", seed: int = 0) -> LanguageModel:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ __all__ = [
     "collate",
     "encode",
     "length_batches",
+    "policy_ids",
     "position_ids",
     "scorable",
     "token_text",
@@ -25,6 +26,7 @@ __all__ = [
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
+@runtime_checkable
 class HasTokens(Protocol):
     """What `collate` needs of a prompt or of a packed row."""
 
@@ -69,7 +71,7 @@ class PromptBatch(NamedTuple):
     """True where a position counts."""
 
 
-def _policy_ids(lm: LanguageModel, policy: TokenPolicy) -> tuple[list[int], list[int]]:
+def policy_ids(lm: LanguageModel, policy: TokenPolicy) -> tuple[list[int], list[int]]:
     """The ids that the policy puts before and after a text."""
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -110,7 +112,7 @@ def encode(
     """
     if not text.strip():
         raise EmptyText("the text is empty or white space; wanted at least one character to score; remove the line")
-    before, after = _policy_ids(lm, policy)
+    before, after = policy_ids(lm, policy)
     most = min(limit or lm.context, lm.context)
     coded = lm.plain_tokenizer.encode(SURROGATES.sub("\ufffd", text), add_special_tokens=False)
     fixed = len(before) + len(after)
@@ -162,11 +164,12 @@ def position_ids(attention: Attention) -> TokenIds:
 def scorable(residual: Residual, countable: TokenMask, policy: TokenPolicy) -> TokenMask:
     """The countable positions whose residual norm is at most the policy's `max_norm` (all where that is None).
 
-    A norm that is NaN counts, so that it is seen and refused later rather than dropped.
+    A norm that is not finite counts, so that it is seen and refused later rather than dropped as a sink.
     """
     if policy.max_norm is None:
         return countable
-    return countable & ~(residual.float().norm(dim=-1).to(countable.device) > policy.max_norm)
+    norm = residual.float().norm(dim=-1).to(countable.device)
+    return countable & ~((norm > policy.max_norm) & norm.isfinite())
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -132,11 +132,9 @@ class TapLogits:
         """Output of the tapped block (after the replacement, where there was one)."""
         self.hidden = hidden
         """Last hidden state after the final norm."""
-        head = lm.model.get_output_embeddings()
-        assert isinstance(head, nn.Module)
-        self._head = head
+        self._head: Any = lm.model.get_output_embeddings()
         self._cap: float | None = getattr(lm.model.config, "final_logit_softcapping", None)
-        self._vocabulary: int = head.weight.shape[0]  # pyright: ignore[reportAssignmentType]
+        self._vocabulary: int = self._head.weight.shape[0]
 
     def _project(self, hidden: Tensor) -> Tensor:
         logits = self._head(hidden)

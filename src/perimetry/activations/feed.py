@@ -1,0 +1,185 @@
+"""Documents to the activations that count, in one deterministic stream that can start anywhere.
+
+The stream is cut into model batches at fixed rows, whoever reads it and wherever he starts: the numbers of a batch
+depend on its composition in the last bit, and a resumed run must equal an uninterrupted one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from perimetry.activations.model import LanguageModel
+from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.prompts import collate, position_ids, scorable
+from perimetry.activations.tap import read_layers
+from perimetry.activations.text import HasText, PackCursor, PackedRow, pack
+from perimetry.axes import TokenMask
+from perimetry.errors import NonFinite, TooFewSamples
+
+__all__ = ["Cursor", "Cutter", "Kept", "Piece", "fit_policies", "read_kept", "row_batches"]
+
+FIT_TOKENS = 8192
+
+
+class Cursor(NamedTuple):
+    """A place in the stream of kept tokens."""
+
+    epoch: int
+    """How often the documents were read before."""
+    document: int
+    """Document at which the model batch starts."""
+    offset: int
+    """Token of that document at which the model batch starts."""
+    skip: int
+    """Kept tokens of that model batch that come before the place."""
+
+
+class Kept(NamedTuple):
+    """Tokens that count, flat."""
+
+    acts: Float[Tensor, "token d_model"]
+    """Residual-stream vectors."""
+    tokens: Int[Tensor, " token"]
+    """Vocabulary ids."""
+    positions: Int[Tensor, " token"]
+    """Position in the row that the model read; the BOS is 0."""
+    documents: Int[Tensor, " token"]
+    """Index of the document."""
+
+    def part(self, start: int, stop: int) -> "Kept":
+        """Tokens `start` to `stop`."""
+        return Kept(*(column[start:stop] for column in self))
+
+
+class Piece(NamedTuple):
+    """A run of kept tokens of the wanted length."""
+
+    kept: Kept
+    """The tokens."""
+    end: Cursor
+    """Where the next piece starts."""
+
+
+def row_batches(
+    documents: Sequence[HasText],
+    lm: LanguageModel,
+    policy: TokenPolicy,
+    context: int,
+    rows: int,
+    start: PackCursor | None = None,
+) -> Iterator[list[PackedRow]]:
+    """Packed rows in model batches of `rows`; `start` must be where a batch starts."""
+    packed = pack(documents, lm, policy, context, start=start)
+    while batch := list(islice(packed, rows)):
+        yield batch
+
+
+def _require_finite(kept: Kept, documents: Sequence[HasText], layer: int) -> None:
+    bad = ~torch.isfinite(kept.acts).all(1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise NonFinite(
+            f"the activations after block {layer} are NaN or infinite in document "
+            f"{documents[int(kept.documents[first])].id!r} at position {int(kept.positions[first])}; finite numbers are "
+            "wanted; remove the document, or compute in float32"
+        )
+
+
+def read_kept(
+    lm: LanguageModel,
+    rows: Sequence[PackedRow],
+    documents: Sequence[HasText],
+    policies: Mapping[int, TokenPolicy],
+    dtype: torch.dtype,
+) -> dict[int, Kept]:
+    """The tokens of one model batch that count, after each layer of `policies`, on the CPU.
+
+    Errors: `NonFinite`, which names document and position.
+    """
+    batch = collate(rows, lm.pad_id)
+    residuals = read_layers(lm, list(policies), batch.ids, batch.attention)
+    positions = position_ids(batch.attention)
+    source = torch.zeros_like(batch.ids)
+    for i, row in enumerate(rows):
+        source[i, : len(row.source)] = torch.tensor(row.source)
+    out: dict[int, Kept] = {}
+    for layer, policy in policies.items():
+        residual = residuals[layer].cpu()
+        mask: TokenMask = scorable(residual, batch.countable, policy)
+        kept = Kept(residual[mask].to(dtype), batch.ids[mask], positions[mask], source[mask])
+        _require_finite(kept, documents, layer)
+        out[layer] = kept
+    return out
+
+
+def fit_policies(
+    lm: LanguageModel,
+    layers: Sequence[int],
+    documents: Sequence[HasText],
+    policy: TokenPolicy,
+    context: int,
+    rows: int,
+) -> dict[int, TokenPolicy]:
+    """The policy of each layer, its sink threshold fitted where it has none: `sink_ratio` times the median norm of
+    the countable positions after the first, over the first 8192 tokens.
+
+    Errors: `TooFewSamples` when no token counts, `NonFinite`.
+    """
+    if policy.max_norm is not None:
+        return dict.fromkeys(layers, policy)
+    norms: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    seen = 0
+    for batch in row_batches(documents, lm, policy, context, rows):
+        for layer, kept in read_kept(lm, batch, documents, dict.fromkeys(layers, policy), torch.float32).items():
+            norms[layer].append(kept.acts[kept.positions > 0].norm(dim=1))
+        seen += sum(len(row.ids) for row in batch)
+        if seen >= FIT_TOKENS:
+            break
+    if not any(part.numel() for part in norms[layers[0]]):
+        raise TooFewSamples(
+            f"none of the tokens of {len(documents)} documents counts under the token policy; give texts with plain "
+            "words"
+        )
+    return {layer: policy.fitted(float(torch.cat(norms[layer]).median())) for layer in layers}
+
+
+@final
+class Cutter:
+    """Cuts a stream of kept tokens into pieces of exactly `size`, each with the place where the next one starts."""
+
+    def __init__(self, size: int, skip: int = 0) -> None:
+        self._size = size
+        self._skip = skip
+        self._parts: list[Kept] = []
+        self._have = 0
+        self._end = Cursor(0, 0, 0, 0)
+
+    def _join(self) -> Piece:
+        kept = Kept(*(torch.cat(column) for column in zip(*self._parts, strict=True)))
+        self._parts, self._have = [], 0
+        return Piece(kept, self._end)
+
+    def add(self, kept: Kept, epoch: int, at: PackCursor) -> Iterator[Piece]:
+        """Take the kept tokens of the model batch that starts at `at`; give the pieces that are full."""
+        count = kept.tokens.shape[0]
+        used, self._skip = min(self._skip, count), max(0, self._skip - count)
+        while used < count:
+            stop = min(count, used + self._size - self._have)
+            self._parts.append(kept.part(used, stop))
+            self._have += stop - used
+            used = stop
+            self._end = Cursor(epoch, at.document, at.offset, used)
+            if self._have == self._size:
+                yield self._join()
+
+    def resize(self, size: int) -> None:
+        """Cut the next pieces at another size."""
+        self._size = size
+
+    def rest(self) -> Piece | None:
+        """What is left when the stream has ended, or None."""
+        return self._join() if self._have else None
