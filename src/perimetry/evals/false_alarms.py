@@ -13,6 +13,8 @@ from perimetry.shift.conformal import false_alarm_interval
 __all__ = ["ALPHAS", "FalseAlarmRow", "PHistogram", "false_alarms", "p_histograms"]
 
 ALPHAS = (0.01, 0.05, 0.10)
+SLACK = 1e-6
+"""p-values come in single precision, in which .1 lies above .1."""
 
 
 class FalseAlarmRow(NamedTuple):
@@ -80,7 +82,7 @@ def false_alarms(
             )
         size = sizes.pop()
         for alpha in alphas:
-            realised = float((p_values[members].double() <= alpha + 1e-9).double().mean())
+            realised = float((p_values[members].double() <= alpha + SLACK).double().mean())
             box = false_alarm_interval(alpha, size, len(members))
             inside = box.low - 1e-12 <= realised <= box.high + 1e-12
             rows.append(FalseAlarmRow(group, alpha, realised, box.low, box.high, len(members), size, inside))
@@ -93,7 +95,7 @@ def p_histograms(p_values: Float[torch.Tensor, " prompt"], groups: Sequence[str]
     found: list[PHistogram] = []
     for group, members in _members(groups).items():
         own = p_values[members].double()
-        index = (own * bins - 1e-9).ceil().long().clamp(1, bins) - 1
+        index = ((own - SLACK) * bins).ceil().long().clamp(1, bins) - 1
         counts = torch.bincount(index, minlength=bins).tolist()
         test = ks_uniform(own)
         found.append(PHistogram(group, tuple(counts), test.statistic, test.p_value))

@@ -1,0 +1,49 @@
+"""The false-alarm table: exact intervals, by simulation; and what it refuses."""
+
+import pytest
+import torch
+
+from perimetry.errors import TooFewSamples, UsageError
+from perimetry.evals.false_alarms import false_alarms, p_histograms
+from perimetry.shift.conformal import conformal_p
+
+
+def p_values(seed: int, n_calibration: int, n_test: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    calibration = torch.randn(n_calibration, generator=draw).sort().values
+    return conformal_p(calibration, torch.randn(n_test, generator=draw))
+
+
+def test_exchangeable_scores_lie_inside_about_as_often_as_promised() -> None:
+    rows = [row for seed in range(400) for row in false_alarms(p_values(seed, 199, 150), ["g"] * 150, [199] * 150)]
+    assert {(r.alpha, r.n_test, r.n_calibration) for r in rows} == {(a, 150, 199) for a in (0.01, 0.05, 0.1)}
+    assert 0.945 < sum(row.inside for row in rows) / len(rows) < 0.995
+
+
+def test_a_meter_that_alarms_too_often_is_found_outside() -> None:
+    rows = false_alarms(p_values(0, 199, 400) / 3, ["a", "b"] * 200, [199] * 400)
+    assert [row.group for row in rows] == ["a", "a", "a", "b", "b", "b"]
+    assert not any(row.inside for row in rows if row.alpha >= 0.05)
+    assert all(row.realised > row.high for row in rows if row.alpha >= 0.05)
+
+
+def test_histograms_count_every_prompt_once_in_bins_closed_above() -> None:
+    (histogram,) = p_histograms(torch.tensor([0.05, 0.0501, 1.0, 0.5]), ["g"] * 4, bins=20)
+    assert histogram.counts == (1, 1, *([0] * 7), 1, *([0] * 9), 1)
+    uniform = p_histograms(p_values(1, 999, 1000), ["g"] * 1000)[0]
+    assert sum(uniform.counts) == 1000
+    assert uniform.ks < 0.06
+
+
+def test_a_p_value_of_exactly_alpha_is_an_alarm_in_single_precision() -> None:
+    rows = false_alarms(torch.tensor([0.01, 0.05, 0.1, 0.9]), ["g"] * 4, [99] * 4)
+    assert [row.realised for row in rows] == [0.25, 0.5, 0.75]
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(TooFewSamples, match="no clean test prompt"):
+        false_alarms(torch.tensor([]), [], [])
+    with pytest.raises(UsageError, match="2 p-values, 1 groups and 2 calibration sizes"):
+        false_alarms(torch.tensor([0.1, 0.2]), ["a"], [9, 9])
+    with pytest.raises(UsageError, match=r"group 'a' was judged against \[9, 10\] calibration prompts"):
+        false_alarms(torch.tensor([0.1, 0.2]), ["a", "a"], [9, 10])
