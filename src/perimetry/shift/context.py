@@ -18,7 +18,7 @@ from perimetry.shift.stateful import TensorDetector, by_rows
 __all__ = ["FallaciousF2"]
 
 _NEIGHBOURS: Final = 16
-_DIRECTIONS: Final = 128
+_DIRECTIONS: Final = 64
 _PRIOR: Final = 20.0
 
 
@@ -29,7 +29,7 @@ class FallaciousF2(TensorDetector):
 
     A concept counts when it is in none of the active sets of the 16 nearest clean tokens, or when its rate on clean
     tokens of the same bucket is below a tenth of the mean firing rate (the bucket's rate is shrunk to the concept's own
-    by 20 tokens). Near means: by cosine of the centred activations in their 128 leading principal directions, which
+    by 20 tokens). Near means: by cosine of the centred activations in their 64 leading principal directions, which
     costs a tenth of the full search.
     """
 
@@ -54,7 +54,7 @@ class FallaciousF2(TensorDetector):
         return cls(
             mean,
             directions,
-            sample.bfloat16(),
+            sample,
             profile.sample.columns["indices"],
             within < rare_below(profile),
             profile.buckets,
@@ -63,7 +63,7 @@ class FallaciousF2(TensorDetector):
     def neighbours(self, acts: Float[Tensor, "token d_model"]) -> Int[Tensor, "token k"]:
         """Rows of the sample nearest to each token."""
         near = unit((acts.float() - self.mean) @ self.directions)
-        return largest(near @ self.sample.float().T, _NEIGHBOURS).indices
+        return largest(near @ self.sample.T, _NEIGHBOURS).indices
 
     def false_slots(self, evidence: Evidence, rows: Int[Tensor, " row"]) -> Bool[Tensor, "row k"]:
         """Which code slots of some tokens hold a false concept."""

@@ -24,7 +24,7 @@ def whitener(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     size = covariance.shape[0]
     ridge = (_RIDGE * covariance.trace() / size).clamp_min(1e-12)
     values, vectors = torch.linalg.eigh(covariance + ridge * torch.eye(size, dtype=covariance.dtype))
-    return (vectors * values.clamp_min(float(ridge)).rsqrt()).float()
+    return (vectors * values.clamp_min(float(ridge)).rsqrt()).float().contiguous()
 
 
 def _distance(centred: Acts, white: Float[Tensor, "d_model d_model"]) -> PerToken:

@@ -216,6 +216,12 @@ class Profile:
                 f"the profile reads activations of width {self.d_model} with {self.d_sae} latents, but the evidence has "
                 f"{evidence.acts.shape[1]} and {evidence.codes.width}; use the layer and the SAE it was made for"
             )
+        vocab = self.buckets.shape[0]
+        if int(evidence.tokens.max()) >= vocab:
+            raise WidthMismatch(
+                f"the profile counts {vocab} token ids, but the evidence has id {int(evidence.tokens.max())}; give "
+                "Profile.empty the size of the whole vocabulary, added tokens included"
+            )
         if not bool(torch.isfinite(evidence.acts).all()):
             raise NonFinite("the activations hold NaN or infinity; finite numbers are wanted; compute them in float32")
 

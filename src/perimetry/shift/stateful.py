@@ -24,8 +24,8 @@ class TensorDetector(AbstractDetector):
     """A detector whose fields are all tensors."""
 
     def state(self) -> dict[str, Tensor]:
-        """The fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Copies of the fields: detectors share tables with their profile, and a file holds no shared memory."""
+        return {field.name: getattr(self, field.name).clone(memory_format=torch.contiguous_format) for field in fields(self)}
 
     @classmethod
     def from_state(cls: type[T], state: dict[str, Tensor]) -> T:
