@@ -1,0 +1,75 @@
+"""What is fitted before and after the steps: scale, first centre, threshold."""
+
+import math
+
+import torch
+
+from perimetry.axes import Acts, ModelBias
+from perimetry.errors import NonFinite, TooFewSamples
+from perimetry.sae.affine import AffineSAE
+from perimetry.sae.steps.select import BatchTopK, collect
+
+__all__ = ["fit_scale", "fit_threshold", "geometric_median", "require_finite"]
+
+FLOOR = 1e-6
+
+
+def require_finite(acts: Acts, what: str) -> None:
+    """Raise `NonFinite` when a row holds NaN or infinity."""
+    # The sum is one number of one pass; it is finite only where all are, save for overflow, which the rows then decide.
+    if math.isfinite(float(acts.sum())):
+        return
+    bad = int((~torch.isfinite(acts).all(dim=1)).sum())
+    if bad:
+        raise NonFinite(
+            f"{what}: {bad} of {acts.shape[0]} activation rows hold NaN or infinity; finite ones are wanted; run the "
+            "model in bfloat16 or float32 instead of float16, or choose an earlier layer"
+        )
+
+
+def fit_scale(sample: Acts, rule: str) -> float:
+    """The number that activations are multiplied with: `rms1` makes the mean square norm 1, `sqrt_d` the mean norm
+    sqrt(d_model), `none` is 1.
+
+    Errors: `TooFewSamples` without a row, `NonFinite` when every row is zero.
+
+    >>> import torch
+    >>> fit_scale(torch.tensor([[3.0, 4.0], [0.0, 5.0]]), "rms1")
+    0.2
+    """
+    if not sample.shape[0]:
+        raise TooFewSamples("no activations to fit the scale on; give a source that is not empty")
+    if rule == "none":
+        return 1.0
+    squares = sample.double().square().sum(1)
+    size = float(squares.mean().sqrt()) if rule == "rms1" else float(squares.sqrt().mean()) / sample.shape[1] ** 0.5
+    if size == 0:
+        raise NonFinite("every activation is zero, so that no scale brings them to 1; check model, layer and text")
+    return 1.0 / size
+
+
+def geometric_median(sample: Acts, iterations: int = 100, tolerance: float = 1e-6) -> ModelBias:
+    """The point with the least mean distance to the rows (Weiszfeld); robust where a mean follows few huge rows."""
+    centre = sample.mean(0)
+    for _ in range(iterations):
+        weights = 1 / (sample - centre).norm(dim=1).clamp(min=FLOOR)
+        moved = (weights @ sample) / weights.sum()
+        step = float((moved - centre).norm())
+        centre = moved
+        if step <= tolerance * max(FLOOR, float(centre.norm())):
+            break
+    return centre
+
+
+def fit_threshold(sae: AffineSAE, acts: Acts, k: int) -> float:
+    """The common cut above which `acts` have `k` active latents a token on average (strictly above; ties count in).
+
+    It is found exactly: the cut lies just under the smallest of the `k * tokens` largest pre-activations. Where fewer
+    are positive, it is 0.
+    """
+    pre = sae.pre_activations(acts)
+    active = collect(pre, [BatchTopK(k, acts.shape[0], pre.sample())])[0]
+    if active.entries < k * acts.shape[0]:
+        return 0.0
+    smallest = active.values.float().min()
+    return float(torch.nextafter(smallest, torch.zeros_like(smallest)))

@@ -1,0 +1,143 @@
+"""The state of one SAE in training, and one step of it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perimetry.axes import Acts, ModelBias
+from perimetry.errors import NonFinite
+from perimetry.sae import ARCHITECTURES
+from perimetry.sae.affine import AffineSAE, initial_weights
+from perimetry.sae.steps.base import Objective, StepResult
+from perimetry.sae.steps.dispatch import STEPS
+from perimetry.train.checkpoint import Checkpoint
+from perimetry.train.recipe import TrainConfig
+
+__all__ = ["Trainer", "apply_gradients"]
+
+
+@torch.no_grad()
+def apply_gradients(
+    sae: AffineSAE, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor], *, clip: float, unit_decoder: bool
+) -> float:
+    """One update: take the part of the decoder's gradient along its rows away, clip, Adam, rows back to norm 1.
+
+    Returns the norm of the gradient before clipping.
+    """
+    if unit_decoder:
+        along = (gradients["W_dec"] * sae.W_dec).sum(1, keepdim=True)
+        gradients["W_dec"].addcmul_(sae.W_dec, along, value=-1)
+    norm = math.sqrt(sum(float(torch.linalg.vector_norm(g)) ** 2 for g in gradients.values()))
+    if norm > clip:
+        for gradient in gradients.values():
+            gradient.mul_(clip / norm)
+    for name, parameter in sae.named_parameters():
+        parameter.grad = gradients[name]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if unit_decoder:
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=torch.finfo(sae.W_dec.dtype).tiny))
+    sae.after_update()
+    return norm
+
+
+class Trainer:
+    """One SAE, its optimiser and its counters. Two trainers that get the same batches never influence each other."""
+
+    def __init__(self, config: TrainConfig, scale: float, centre: ModelBias) -> None:
+        """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations."""
+        self.config, self.scale = config, scale
+        weights = initial_weights(centre.shape[0], config.width, config.seed, centre.cpu())
+        cls = ARCHITECTURES[config.architecture]
+        assert issubclass(cls, AffineSAE), "the step is written for affine encoders"
+        self.sae = cls.rebuild(weights, extras={}, settings={"k": config.k}, subtract_b_dec=config.subtract_b_dec)
+        self.sae.to(centre.device)
+        self.optimizer = torch.optim.Adam(
+            self.sae.parameters(), lr=config.peak_lr, betas=(config.first_moment, config.beta2), fused=True
+        )
+        self.since_fired = torch.zeros(config.width, dtype=torch.int64, device=centre.device)
+        self.average, self.average_count = 0.0, 0
+        self.step = 0
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens seen."""
+        return self.step * self.config.batch
+
+    @property
+    def threshold(self) -> float:
+        """Running mean of the smallest selected value, corrected for its start at 0."""
+        weight = 1 - self.config.threshold_decay**self.average_count
+        return self.average / weight if weight > 0 else 0.0
+
+    def dead(self) -> Tensor:
+        """Mask of the latents that have not fired for too long."""
+        return self.since_fired >= self.config.dead_tokens
+
+    def objective(self) -> Objective:
+        """Weights of the loss terms at this step."""
+        config = self.config
+        return Objective(
+            sparsity=config.sparsity_at(self.step),
+            target_l0=float(config.k),
+            l0_loss=config.l0_loss,
+            bandwidth=config.bandwidth,
+            aux=config.aux_weight,
+        )
+
+    def advance(self, acts: Acts) -> StepResult:
+        """Learn from one batch of raw activations. Errors: `NonFinite` when loss or gradient is no number."""
+        config = self.config
+        result = STEPS[config.step](self.sae, acts * self.scale, self.objective(), self.dead())
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr_at(self.step)
+        norm = apply_gradients(
+            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_decoder
+        )
+        if not math.isfinite(result.loss + norm):
+            raise NonFinite(
+                f"step {self.step}: the loss is {result.loss} and the gradient's norm {norm}; finite numbers are wanted; "
+                "lower lr or sparsity, and run the same command again: it continues from the last checkpoint"
+            )
+        self.since_fired += acts.shape[0]
+        self.since_fired[result.fired] = 0
+        if result.smallest is not None:
+            decay = config.threshold_decay
+            self.average = decay * self.average + (1 - decay) * result.smallest
+            self.average_count += 1
+        self.step += 1
+        return result
+
+    def state(self) -> Checkpoint:
+        """Everything that the next step depends on."""
+        tensors: dict[str, Tensor] = {"since_fired": self.since_fired}
+        for name, parameter in self.sae.named_parameters():
+            tensors[f"parameter.{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        document: dict[str, Any] = {
+            "config": self.config.model_dump(mode="json"),
+            "scale": self.scale,
+            "average": self.average,
+            "average_count": self.average_count,
+        }
+        return Checkpoint(self.step, tensors, document)
+
+    @torch.no_grad()
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over a state of `state()`; the next step then gives the same bits as it would have there."""
+        for name, parameter in self.sae.named_parameters():
+            parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
+            state = {
+                key.split(".")[1]: value.clone()
+                for key, value in checkpoint.tensors.items()
+                if key.startswith("adam.") and key.split(".", 2)[2] == name
+            }
+            if state:
+                self.optimizer.state[parameter] = state
+        self.since_fired.copy_(checkpoint.tensors["since_fired"])
+        self.average = float(checkpoint.document["average"])
+        self.average_count = int(checkpoint.document["average_count"])
+        self.step = checkpoint.step
