@@ -108,7 +108,7 @@ def pool(
     * `top10`: mean of the ceil(n / 10) highest of n tokens.
     * `max`: the largest mean of eight tokens in a row; of all of them where there are fewer.
     * `cusum`: with z = (score - mean) / deviation of clean tokens and S_t = max(0, S_{t-1} + z_t - 0.5), S_0 = 0, the
-      largest S_t divided by 1 + log(n): the largest value of a standardised CUSUM on clean text grows like log(n)
+      largest S_t divided by log(1 + n): the largest value of a standardised CUSUM on clean text grows like log(n)
       (Siegmund 1985), so that its length cancels.
 
     Errors: `UnknownName`; `UsageError` for `cusum` without a `reference`.
@@ -135,7 +135,7 @@ def pool(
     walk = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
     # max(0, S + step) unrolled: the walk minus its running minimum.
     height = (walk - walk.cummin(1).values).amax(1)
-    return (height / (1 + lengths.double().log())).float()
+    return (height / lengths.double().log1p()).float()
 
 
 def _top_share(

@@ -130,7 +130,7 @@ class BottomK:
     """
 
     def __init__(self, capacity: int, keys: Tensor, columns: dict[str, Tensor], pads: dict[str, int]) -> None:
-        """`keys` sorted and distinct; `pads` gives the filler of columns whose second axis may grow."""
+        """`keys` sorted and distinct; `pads` gives the filler of columns whose second axis may grow (at its end)."""
         self.capacity = capacity
         self.keys = keys
         self.columns = columns
@@ -151,6 +151,7 @@ class BottomK:
         keep = order[distinct][: self.capacity]
         self.keys = both[keep]
         self.columns = {name: self._join(name, column, columns[name])[keep] for name, column in self.columns.items()}
+        self._trim()
 
     def _join(self, name: str, old: Tensor, new: Tensor) -> Tensor:
         if name in self.pads:
@@ -159,6 +160,12 @@ class BottomK:
                 torch.nn.functional.pad(part, (0, wide - part.shape[1]), value=self.pads[name]) for part in (old, new)
             )
         return torch.cat([old, new])
+
+    def _trim(self) -> None:
+        """Drop the filler that no row needs, so that the tables do not tell what was seen and dropped."""
+        used = [(self.columns[name] != pad).any(0).sum() for name, pad in self.pads.items()]
+        for name in self.pads:
+            self.columns[name] = self.columns[name][:, : max(1, *map(int, used))]
 
     def merge(self, other: "BottomK") -> "BottomK":
         """The sample of both streams together."""
