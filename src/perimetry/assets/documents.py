@@ -4,8 +4,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from perimetry.errors import CorruptArtifact, EmptyText, MalformedLine, MissingFile, UsageError
 
@@ -57,7 +58,7 @@ def _document(path: Path, number: int, line: str) -> Document:
     return Document(str(name), text, meta)
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
 

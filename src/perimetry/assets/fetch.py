@@ -141,7 +141,12 @@ def _from_http(client: httpx.Client, url: str, part: Path, size: int | None, rep
                     part.unlink(missing_ok=True)
                 return Outcome(done=False, again=True, reason="it has fewer bytes than have arrived")
             if status in PASSING:
-                return Outcome(False, True, f"HTTP {status} {response.reason_phrase}", _retry_after(response))
+                return Outcome(
+                    done=False,
+                    again=True,
+                    reason=f"HTTP {status} {response.reason_phrase}",
+                    wait=_retry_after(response),
+                )
             if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                 return Outcome(done=False, again=False, reason=f"HTTP {status} {response.reason_phrase}")
             first = _range_start(response) if status == httpx.codes.PARTIAL_CONTENT else 0

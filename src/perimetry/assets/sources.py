@@ -71,7 +71,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 yield entry.name, entry.size, handle
 
 
-def unpack_model(inputs: Inputs, out: Path, progress: bool) -> None:
+def unpack_model(inputs: Inputs, out: Path) -> None:
     """Write the files beside the `config.json` of an archive into `out`, flat; code and pickles are left out.
 
     Errors: `CorruptArtifact` when the archive is none, holds no single `config.json`, or no safetensors.

@@ -35,6 +35,8 @@ class Inputs(NamedTuple):
     """Prepared folders of the assets that this one is made from."""
     scratch: Path
     """An empty folder for what is needed on the way; removed afterwards."""
+    progress: bool = False
+    """Whether to show a bar, on standard error."""
 
 
 class AssetSpec(NamedTuple):
@@ -50,8 +52,8 @@ class AssetSpec(NamedTuple):
     """The terms of the content."""
     raw: RawFile | None
     """What is downloaded; None for an asset made from others alone."""
-    prepare: Callable[[Inputs, Path, bool], None]
-    """Write the prepared files into an empty folder; the flag asks for a progress bar. Same inputs, same bytes."""
+    prepare: Callable[[Inputs, Path], None]
+    """Write the prepared files into an empty folder. Same inputs, same bytes."""
     prepared_bytes: int
     """About how much disk the prepared folder and the work on it take at most."""
     version: int = 1
