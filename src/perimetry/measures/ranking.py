@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy import special
 from torch import Tensor
 
-from perimetry.errors import NonFinite, TooFewSamples, UsageError
+from perimetry.errors import NonFinite, TooFewSamples, UnknownName, UsageError
 from perimetry.measures.stats import Interval, normal_quantile, percentile_interval, resample_counts
 
 __all__ = [
@@ -29,8 +29,8 @@ __all__ = [
     "tpr_at_fpr",
 ]
 
-Scores = Float[Tensor, "detector prompt"]
-Weights = Float[Tensor, "resample prompt"]
+CleanScores = Float[Tensor, "detector clean"]
+ShiftedScores = Float[Tensor, "detector shifted"]
 WeightedMetric = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -176,9 +176,11 @@ _METRICS: Final[dict[str, WeightedMetric]] = {
 
 
 def _draws(
-    metric: str, clean: Scores, shifted: Scores, draw: torch.Generator, resamples: int, pairs: bool
+    metric: str, clean: CleanScores, shifted: ShiftedScores, draw: torch.Generator, resamples: int, pairs: bool
 ) -> Float[Tensor, "detector resample"]:
     _check(clean, shifted)
+    if metric not in _METRICS:
+        raise UnknownName("ranking metric", metric, _METRICS)
     clean_weights = resample_counts(clean.shape[1], resamples, draw)
     shifted_weights = clean_weights if pairs else resample_counts(shifted.shape[1], resamples, draw)
     if pairs:
@@ -188,8 +190,8 @@ def _draws(
 
 
 def bootstrap_rankings(
-    clean: Scores,
-    shifted: Scores,
+    clean: CleanScores,
+    shifted: ShiftedScores,
     draw: torch.Generator,
     *,
     metric: str = "auroc",
@@ -201,8 +203,8 @@ def bootstrap_rankings(
 
     `pairs`: column i of both sides is one pair and is resampled as one; else the sides are resampled apart.
     """
-    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
     draws = _draws(metric, clean, shifted, draw, resamples, pairs)
+    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
     name, n = "paired bootstrap" if pairs else "bootstrap", min(clean.shape[1], shifted.shape[1])
     return [
         percentile_interval(float(_METRICS[metric](c, s, *ones)), row, n, name, confidence)
@@ -226,8 +228,8 @@ def bootstrap_ranking(
 
 
 def compare_rankings(
-    clean: Scores,
-    shifted: Scores,
+    clean: CleanScores,
+    shifted: ShiftedScores,
     draw: torch.Generator,
     *,
     metric: str = "auroc",
@@ -236,8 +238,8 @@ def compare_rankings(
     confidence: float = 0.95,
 ) -> list[Difference]:
     """Metric of the first detector minus that of each other one, bootstrapped on the same prompts."""
-    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
     draws = _draws(metric, clean, shifted, draw, resamples, pairs)
+    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
     values = [float(_METRICS[metric](c, s, *ones)) for c, s in zip(clean, shifted, strict=True)]
     name, n = "paired bootstrap" if pairs else "bootstrap", min(clean.shape[1], shifted.shape[1])
     out: list[Difference] = []
@@ -249,7 +251,7 @@ def compare_rankings(
     return out
 
 
-def _components(clean: Scores, shifted: Scores) -> tuple[Tensor, Tensor, Tensor]:
+def _components(clean: CleanScores, shifted: ShiftedScores) -> tuple[Tensor, Tensor, Tensor]:
     """Areas and structural components of DeLong et al. 1988, per detector: (areas, by clean prompt, by shifted one)."""
     of_clean, of_shifted = [], []
     for c, s in zip(clean.double(), shifted.double(), strict=True):
@@ -262,7 +264,7 @@ def _components(clean: Scores, shifted: Scores) -> tuple[Tensor, Tensor, Tensor]
     return v10.mean(1), v01, v10
 
 
-def _covariance(clean: Scores, shifted: Scores, pairs: bool) -> tuple[Tensor, Tensor]:
+def _covariance(clean: CleanScores, shifted: ShiftedScores, pairs: bool) -> tuple[Tensor, Tensor]:
     _check(clean, shifted)
     if min(clean.shape[1], shifted.shape[1]) < 2:
         raise TooFewSamples("DeLong's variance needs at least 2 clean and 2 shifted prompts; give more")
@@ -285,7 +287,9 @@ def auroc_interval(
     return Interval(area, max(0.0, area - half), min(1.0, area + half), n, name)
 
 
-def delong_difference(clean: Scores, shifted: Scores, *, pairs: bool, confidence: float = 0.95) -> Difference:
+def delong_difference(
+    clean: CleanScores, shifted: ShiftedScores, *, pairs: bool, confidence: float = 0.95
+) -> Difference:
     """Difference of the areas of two detectors (row 0 minus row 1) on the same prompts: DeLong's paired test."""
     if clean.shape[0] != 2:
         raise UsageError(f"DeLong's test compares two detectors, got {clean.shape[0]}; give two rows")

@@ -177,7 +177,7 @@ def _midranks(values: Tensor) -> Tensor:
     return (counts.cumsum(0).double() - (counts.double() - 1) / 2)[inverse]
 
 
-def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"], confidence: float = 0.95) -> Interval:
+def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " m"], confidence: float = 0.95) -> Interval:
     """Spearman's rank correlation, ties by midranks, with Fisher's z interval in the form of Bonett and Wright (2000).
 
     1 = the ranks agree. A constant input has no ranks to compare and gives 0 with the interval [-1, 1].

@@ -155,8 +155,8 @@ class LengthGroups:
     @classmethod
     def fit(cls, lengths: PerPrompt, groups: int = 4) -> "LengthGroups":
         """Cut at quantiles; equal cuts fall together, so that there may be fewer groups."""
-        cuts = torch.quantile(lengths.double(), torch.arange(1, groups).double() / groups).round().long()
-        cuts = torch.unique(cuts)
+        shares = torch.arange(1, groups).double() / groups
+        cuts = torch.unique(torch.quantile(lengths.double(), shares, interpolation="higher").long())
         return cls(cuts[cuts > int(lengths.min())])
 
     @property
