@@ -1,0 +1,73 @@
+"""`perimetry calibrate`: fit a meter on clean text."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from perimetry.cli.common import ConfigFile, Device, DtypeFlag, Json, Out, Quiet, Threads, emit, note, wants_progress
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    *,
+    sae: Annotated[Path, Parameter(help="The SAE: a folder that `perimetry train` wrote, or one of SAELens v6.")],
+    text: Annotated[str, Parameter(help="Clean text: asset name, .jsonl, .txt or folder.")],
+    out: Out,
+    model: Annotated[
+        str | None, Parameter(help="Asset name, local folder or hub id; default: what the SAE was trained on.")
+    ] = None,
+    layer: Annotated[int | None, Parameter(help="Block to tap; default: what the SAE was trained on.")] = None,
+    main: Annotated[str | None, Parameter(help="Detector that gives the score, with its pooling.")] = None,
+    prompts: Annotated[int | None, Parameter(help="Calibration prompts.")] = None,
+    profile_tokens: Annotated[int | None, Parameter(help="Tokens of the profile of what is normal.")] = None,
+    passages: Annotated[
+        bool | None,
+        Parameter(help="Cut texts into passages of mixed lengths; default: yes for assets and .txt, no for .jsonl."),
+    ] = None,
+    config: ConfigFile = None,
+    device: Device = "auto",
+    dtype: DtypeFlag = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a meter on clean text: what is normal, and how often normal text scores how high.
+
+    The text is cut into two disjoint parts by document: one for the profile, one for the calibration.
+    """
+    from perimetry.config import load_config
+    from perimetry.pipeline.calibration import run_calibration
+    from perimetry.runtime import RuntimeConfig, start
+    from perimetry.shift.clean import MeterConfig
+
+    settings = load_config(
+        MeterConfig,
+        section="calibrate",
+        file=config,
+        overrides={
+            "main": main,
+            "calibration_prompts": prompts,
+            "profile_tokens": profile_tokens,
+            "passages": passages,
+        },
+    )
+    runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
+    meter, digest = run_calibration(
+        sae, text, out, settings, runtime, model=model, layer=layer, progress=wants_progress(quiet)
+    )
+    summary = meter.summary() | {"path": str(out), "digest": digest}
+
+    def human() -> None:
+        note(
+            f"{out}: {summary['detector']} at layer {summary['layer']}, {summary['calibration_prompts']} clean prompts"
+        )
+        for row in summary["false_alarms"]:
+            note(
+                f"  {row['group']}: alpha {row['alpha']:g} at score {row['threshold']:.4g}, realised false alarms within "
+                f"[{row['low']:.4g}, {row['high']:.4g}]"
+            )
+        note(f'next: perimetry score {out} "a prompt to read"')
+
+    emit(summary, json, human)

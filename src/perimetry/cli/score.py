@@ -1,0 +1,78 @@
+"""`perimetry score`: how far a prompt lies outside what the model knows."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, wants_progress
+
+__all__ = ["score"]
+
+
+def score(
+    meter: Annotated[Path, Parameter(help="The meter: a folder that `perimetry calibrate` or the demo wrote.")],
+    *texts: Annotated[str, Parameter(help="Prompts to read.")],
+    input: Annotated[Path | None, Parameter(help='JSONL file with lines {"id", "text"}; - is standard input.')] = None,
+    json: Json = False,
+    detectors: Annotated[str, Parameter(help="main, all, or names with commas (`nll,surprise.top10`).")] = "main",
+    tokens: Annotated[bool, Parameter(negative="", help="Per-token text and scores in the JSON lines.")] = False,
+    concepts: Annotated[bool, Parameter(negative="", help="Concepts with clean contexts in the JSON lines.")] = False,
+    alpha: Annotated[
+        float, Parameter(help="False-alarm rate on clean text; a prompt is flagged at p <= alpha.")
+    ] = 0.05,
+    truncate: Annotated[bool, Parameter(negative="", help="Cut prompts that are longer than the context.")] = False,
+    fail_on_alarm: Annotated[bool, Parameter(negative="", help="Exit with 1 when a prompt is flagged.")] = False,
+    model: Annotated[str | None, Parameter(help="Where the model lies, if not where the meter was made.")] = None,
+    batch_tokens: Annotated[int, Parameter(help="Padded tokens of one forward pass.")] = 4096,
+    device: Device = "auto",
+    dtype: DtypeFlag = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> int:
+    """Read prompts with a calibrated meter.
+
+    Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
+    flagged, group, tokens_scored, truncated, scores.
+    """
+    from perimetry.errors import UsageError
+    from perimetry.runtime import RuntimeConfig, start
+    from perimetry.shift.loading import load_meter
+
+    if bool(texts) == (input is not None):
+        raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
+    ids, prompts = _read(input) if input is not None else ([str(i) for i in range(len(texts))], list(texts))
+    runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
+    reader = load_meter(meter, runtime=runtime, model=model, dtype=dtype)
+    readings = reader.score(
+        prompts,
+        ids=ids,
+        detectors=detectors,
+        alpha=alpha,
+        truncate=truncate,
+        batch_tokens=batch_tokens,
+        explain=concepts or not json,
+        progress=wants_progress(quiet) and input is not None,
+    )
+    if json:
+        for reading in readings:
+            print(_line(reading.to_json(tokens=tokens, concepts=concepts)))  # noqa: T201
+    else:
+        from perimetry.cli.show import show_reading
+
+        for reading, text in zip(readings, prompts, strict=True):
+            show_reading(reading, text)
+    return int(fail_on_alarm and any(r.flagged for r in readings))
+
+
+def _line(value: dict[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _read(path: Path) -> tuple[list[str], list[str]]:
+    from perimetry.assets import read_jsonl
+
+    documents = list(read_jsonl(sys.stdin.buffer if str(path) == "-" else path))
+    return [d.id for d in documents], [d.text for d in documents]

@@ -1,0 +1,61 @@
+"""A reading as a person would like to see it in a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perimetry.shift.reading import Reading
+
+__all__ = ["heat_text", "show_reading"]
+
+SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+"""Viridis, dark to bright: readable without colour sight, since brightness alone carries the order."""
+
+
+def heat_text(reading: Reading) -> Text:
+    """The tokens of a prompt, the hottest ones brightest; scores below the prompt's median stay plain."""
+    scores = sorted(t.score for t in reading.tokens)
+    out = Text()
+    for token in reading.tokens:
+        rank = sum(s < token.score for s in scores) / max(1, len(scores) - 1)
+        style = ""
+        if rank >= 0.6:
+            shade = SHADES[min(len(SHADES) - 1, int((rank - 0.6) / 0.4 * len(SHADES)))]
+            style = f"{'black' if rank > 0.8 else 'white'} on {shade}"
+        out.append(token.text, style=style)
+    return out
+
+
+def show_reading(reading: Reading, text: str, console: Console | None = None) -> None:
+    """Print score, p-value, hottest tokens and the concepts that speak for the score."""
+    console = console or Console()
+    verdict = "[bold red]outside[/]" if reading.flagged else "[green]inside[/]"
+    share = f"{reading.p_value:.3g}"
+    console.print(
+        f"\n[bold]{reading.id}[/]  {verdict} at alpha {reading.alpha:g}   score [bold]{reading.score:.4g}[/] "
+        f"({reading.detector})   p [bold]{share}[/]"
+    )
+    console.print(
+        f"  clean prompts of {reading.group} score as high in {100 * reading.p_value:.3g} % of cases"
+        + ("  [yellow](too few of this length: pooled calibration)[/]" if reading.fallback else "")
+        + f"; {reading.tokens_scored} tokens scored, {reading.tokens_excluded} excluded"
+        + ("  [yellow](cut to the context)[/]" if reading.truncated else "")
+    )
+    console.print(heat_text(reading) if reading.tokens else Text(text))
+    if reading.concepts:
+        table = Table(title="concepts that speak for the score", title_justify="left", expand=False)
+        for heading in ("concept", "at token", "activation", "clean rate", "usually fires in"):
+            table.add_column(heading, justify="left" if heading in ("at token", "usually fires in") else "right")
+        for concept in reading.concepts:
+            context = Text(concept.contexts[0] if concept.contexts else "(never on clean text)", overflow="ellipsis")
+            table.add_row(
+                str(concept.latent),
+                Text(repr(concept.token)[1:-1]),
+                f"{concept.activation:.3g}",
+                f"{100 * concept.clean_rate:.3g} %",
+                context,
+            )
+        console.print(table)
+    others = {k: v for k, v in reading.scores.items() if k != reading.detector}
+    if others:
+        console.print("  " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(others.items())))

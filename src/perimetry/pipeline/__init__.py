@@ -1,0 +1,1 @@
+"""The commands' work from end to end: harvest, train, calibrate, measure, report. Only the command line imports this."""

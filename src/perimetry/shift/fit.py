@@ -1,0 +1,181 @@
+"""Fit meters on clean text: one pass for what is normal, one for the moments of the scores, one to calibrate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perimetry.activations.policy import TokenPolicy
+from perimetry.errors import ModelMismatch, PolicyMismatch
+from perimetry.runtime import dtype_name
+from perimetry.sae.formats.info import LoadedSAE
+from perimetry.shift import DETECTORS
+from perimetry.shift.base import AbstractDetector
+from perimetry.shift.clean import CleanParts, MeterConfig
+from perimetry.shift.conformal import Calibration
+from perimetry.shift.contexts import TopContexts
+from perimetry.shift.evidence import Capture, Extractor, Prompt
+from perimetry.shift.explain import ContextBook, snippet
+from perimetry.shift.meter import LEVELS, Meter, Normal, all_score_names, score_table
+from perimetry.shift.pooling import Reference, reference_of
+from perimetry.shift.profile import Dictionary, Profile
+from perimetry.ui import track
+
+__all__ = ["check_origin", "fit_meters"]
+
+
+def check_origin(sae: LoadedSAE, extractor: Extractor) -> None:
+    """Refuse an SAE that was trained on another model, layer, dtype or token policy, as far as it says.
+
+    Errors: `ModelMismatch`, `PolicyMismatch`, `WidthMismatch`.
+    """
+    lm, info = extractor.lm, sae.info
+    sae.sae.check_width(torch.empty(0, lm.d_model), f"layers.{extractor.tap.layer} of this model")
+    if info.revision is not None and info.revision != lm.revision:
+        raise ModelMismatch(
+            f"the SAE was trained on {info.model!r} of revision {info.revision[:12]}, this is {lm.name!r} of revision "
+            f"{lm.revision[:12]}; give that model, or another SAE"
+        )
+    if info.layer is not None and info.layer != extractor.tap.layer:
+        raise ModelMismatch(
+            f"the SAE was trained after block {info.layer}, block {extractor.tap.layer} was asked for; leave --layer away"
+        )
+    if info.dtype is not None and info.dtype != dtype_name(lm.dtype):
+        raise ModelMismatch(
+            f"the SAE was trained on activations in {info.dtype}, this model computes in {dtype_name(lm.dtype)}; use "
+            f"--dtype {info.dtype}"
+        )
+    if info.policy:
+        stored = TokenPolicy.model_validate(info.policy)
+        if stored.max_norm is not None:
+            extractor.policy.require_same(stored, "the SAE")
+        elif stored.prepend_bos != extractor.policy.prepend_bos:
+            raise PolicyMismatch("the SAE was trained with another BOS rule than this meter's policy; use the SAE's")
+
+
+def fit_meters(
+    extractor: Extractor,
+    saes: Sequence[LoadedSAE],
+    parts: CleanParts,
+    config: MeterConfig,
+    *,
+    details: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> list[Meter]:
+    """One meter for each SAE, all from the same forward passes.
+
+    Errors: `TooFewSamples`, `NonFinite`, and those of `check_origin`.
+    """
+    for sae in saes:
+        check_origin(sae, extractor)
+    vocab = int(extractor.lm.model.config.get_text_config().vocab_size)
+    unigrams = torch.zeros(vocab, dtype=torch.int64)
+    for prompt in parts.profile:
+        counted = torch.tensor(prompt.encoded.ids)[torch.tensor(prompt.encoded.countable)]
+        unigrams += torch.bincount(counted, minlength=vocab)
+
+    def profile_of(sae: LoadedSAE) -> Profile:
+        dictionary = Dictionary(sae.sae.W_dec.detach(), sae.sae.b_dec.detach())
+        width = sae.sae.d_sae
+        return Profile.empty(
+            extractor.lm.d_model,
+            width,
+            vocab,
+            config.seed,
+            unigrams=unigrams,
+            dictionary=dictionary,
+            sample=config.bank,
+        )
+
+    profiles = [profile_of(sae) for sae in saes]
+    books = [TopContexts.empty(sae.sae.d_sae, config.contexts) for sae in saes]
+    spans: list[list[tuple[int, int]]] = [[] for _ in parts.profile]
+    # The likelihood moments come from a share of the profile, since they need the full forward pass.
+    with_logits = max(1, len(parts.profile) // 20)
+    for first, last, logits in ((0, with_logits, True), (with_logits, len(parts.profile), False)):
+        prompts = parts.profile[first:last]
+        captures = extractor.capture(prompts, logits=logits, batch_tokens=config.batch_tokens)
+        for capture in track(captures, "profile of clean text", len(prompts), progress, lambda c: len(c.rows)):
+            owner = torch.tensor([first + row for row in capture.rows])[capture.prompt]
+            place = _places(capture)
+            for row, counted in zip(capture.rows, capture.counted, strict=True):
+                all_spans = prompts[row].encoded.spans
+                spans[first + row] = [all_spans[i] or (0, 0) for i in counted.nonzero()[:, 0].tolist()]
+            for sae, profile, book in zip(saes, profiles, books, strict=True):
+                evidence = capture.evidence(sae.sae)
+                profile.update(evidence)
+                book.update(evidence.codes.indices, evidence.codes.values, owner, place)
+    detectors = [{name: cls.fit(profile) for name, cls in DETECTORS.items()} for profile in profiles]
+    references = _references(extractor, saes, parts.reference, detectors, config, progress)
+    scores, lengths = _calibration_scores(extractor, saes, parts.calibration, detectors, references, config, progress)
+    texts = [p.text for p in parts.profile]
+    meters: list[Meter] = []
+    for i, sae in enumerate(saes):
+        calibration = Calibration.fit(scores[i], lengths, groups=config.groups, minimum=config.minimum)
+        rates = profiles[i].firing_rates()
+        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans))
+        about = {"profile_tokens": profiles[i].tokens, "calibration_prompts": len(parts.calibration)}
+        about |= {"profile_prompts": len(parts.profile), "config": config.model_dump(mode="json")} | (details or {})
+        meters.append(Meter(extractor, sae.sae, sae.info, normal, main=config.main, details=about))
+    return meters
+
+
+def _places(capture: Capture) -> Tensor:
+    """Index of each token among the counted ones of its prompt."""
+    starts = torch.bincount(capture.prompt, minlength=len(capture.rows)).cumsum(0)
+    starts = torch.cat([starts.new_zeros(1), starts[:-1]])
+    return torch.arange(capture.prompt.shape[0]) - starts[capture.prompt]
+
+
+def _references(
+    extractor: Extractor,
+    saes: Sequence[LoadedSAE],
+    prompts: Sequence[Prompt],
+    detectors: list[dict[str, AbstractDetector]],
+    config: MeterConfig,
+    progress: bool,
+) -> list[dict[str, Reference]]:
+    tokens: list[dict[str, list[Tensor]]] = [{n: [] for n in DETECTORS if LEVELS[n] == "token"} for _ in saes]
+    captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
+    for capture in track(captures, "moments of the scores", len(prompts), progress, lambda c: len(c.rows)):
+        for i, sae in enumerate(saes):
+            evidence = capture.evidence(sae.sae)
+            for name, seen in tokens[i].items():
+                seen.append(detectors[i][name].score(evidence))
+    return [{name: reference_of(torch.cat(seen)) for name, seen in found.items()} for found in tokens]
+
+
+def _calibration_scores(
+    extractor: Extractor,
+    saes: Sequence[LoadedSAE],
+    prompts: Sequence[Prompt],
+    detectors: list[dict[str, AbstractDetector]],
+    references: list[dict[str, Reference]],
+    config: MeterConfig,
+    progress: bool,
+) -> tuple[list[dict[str, Tensor]], Tensor]:
+    names = all_score_names()
+    scores = [{name: torch.zeros(len(prompts)) for name in names} for _ in saes]
+    lengths = torch.zeros(len(prompts))
+    captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
+    for capture in track(captures, "calibration", len(prompts), progress, lambda c: len(c.rows)):
+        rows = torch.tensor(capture.rows)
+        for i, sae in enumerate(saes):
+            evidence = capture.evidence(sae.sae)
+            lengths[rows] = evidence.lengths()
+            for name, values in score_table(evidence, names, detectors[i], references[i]).items():
+                scores[i][name][rows] = values
+    return scores, lengths
+
+
+def _book(top: TopContexts, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> ContextBook:
+    offsets: list[int] = [0]
+    found: list[str] = []
+    for latent in range(top.passage.shape[0]):
+        for passage, place in zip(top.passage[latent].tolist(), top.token[latent].tolist(), strict=True):
+            if passage >= 0:
+                start, stop = spans[int(passage)][int(place)]
+                found.append(snippet(texts[int(passage)], start, stop))
+        offsets.append(len(found))
+    return ContextBook(torch.tensor(offsets), tuple(found))

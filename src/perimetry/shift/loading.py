@@ -1,0 +1,117 @@
+"""A meter from its folder: verified, and married only to the language model it was made with."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from perimetry.activations.model import LanguageModel, load_language_model
+from perimetry.activations.policy import TokenPolicy
+from perimetry.artifact import Artifact, read_artifact
+from perimetry.config import build
+from perimetry.errors import ConfigError, CorruptArtifact, DtypeMismatch, PolicyMismatch
+from perimetry.runtime import DTYPES, Runtime, dtype_name, start
+from perimetry.sae import ARCHITECTURES
+from perimetry.sae.affine import AffineSAE, Weights
+from perimetry.sae.formats.info import SAEInfo
+from perimetry.shift import DETECTORS
+from perimetry.shift.base import AbstractDetector
+from perimetry.shift.conformal import Calibration
+from perimetry.shift.evidence import Extractor
+from perimetry.shift.explain import ContextBook
+from perimetry.shift.meter import KIND, Meter, Normal, require_model
+from perimetry.shift.pooling import Reference
+
+__all__ = ["load_meter"]
+
+
+def load_meter(
+    path: Path,
+    *,
+    runtime: Runtime | None = None,
+    model: str | None = None,
+    dtype: str = "auto",
+    lm: LanguageModel | None = None,
+    policy: TokenPolicy | None = None,
+) -> Meter:
+    """Read a meter and the language model it belongs to.
+
+    `model` says where the model lies now, `lm` hands over one that is loaded already; `dtype` and `policy`, where
+    given, must be those that the meter was made with. Errors: `MissingFile`, `CorruptArtifact`, `Incompatible`,
+    `ModelMismatch`, `DtypeMismatch`, `PolicyMismatch`, `WidthMismatch`.
+    """
+    artifact = read_artifact(path, KIND)
+    document = artifact.documents.get("meter")
+    if not isinstance(document, dict):
+        raise CorruptArtifact(f"{path} lacks meter.json; make the meter again")
+    try:
+        return _assemble(artifact, document, runtime or start(), model, dtype, lm, policy)
+    except (KeyError, TypeError, IndexError) as error:
+        raise CorruptArtifact(f"{path} is no meter of this version: {error!r} is missing; make it again") from error
+
+
+def _assemble(
+    artifact: Artifact,
+    document: dict[str, Any],
+    runtime: Runtime,
+    model: str | None,
+    dtype: str,
+    lm: LanguageModel | None,
+    policy: TokenPolicy | None,
+) -> Meter:
+    wanted = document["dtype"]
+    if wanted not in DTYPES:
+        raise CorruptArtifact(f"{artifact.path} was made in dtype {wanted!r}, which is none; make it again")
+    if dtype not in ("auto", wanted):
+        raise DtypeMismatch(
+            f"--dtype {dtype} was asked for, but the meter was made with {wanted}; leave --dtype away, or calibrate a "
+            f"meter for {dtype}"
+        )
+    stored = build(TokenPolicy, document["policy"], f"{artifact.path}: policy")
+    if policy is not None:
+        stored.require_same(policy, "this call")
+    if stored.max_norm is None:
+        raise PolicyMismatch(f"{artifact.path} holds a token policy without max_norm; make the meter again")
+    if lm is None:
+        lm = load_language_model(model or document["model"], Runtime(runtime.device, DTYPES[wanted]))
+    require_model(lm, document, dtype_name(lm.dtype))
+    tensors = artifact.tensors
+    return Meter(
+        Extractor(lm, int(document["layer"]), stored),
+        _sae(tensors["sae"], document),
+        build(SAEInfo, document["info"], f"{artifact.path}: info"),
+        Normal(
+            detectors=_detectors(tensors["detectors"], document["detectors"]),
+            references={
+                k.partition("|")[2]: Reference(*v.tolist())
+                for k, v in tensors["normal"].items()
+                if k.startswith("reference|")
+            },
+            calibration=Calibration.from_state(tensors["calibration"]),
+            clean_rate=tensors["normal"]["clean_rate"],
+            book=ContextBook(tensors["normal"]["context_offsets"], tuple(artifact.documents["contexts"])),
+        ),
+        main=document["main"],
+        details=document["details"],
+        digest=artifact.digest,
+    )
+
+
+def _sae(tensors: dict[str, Tensor], document: dict[str, Any]) -> AffineSAE:
+    name = document["info"]["architecture"]
+    cls = ARCHITECTURES.get(name)
+    if cls is None or not issubclass(cls, AffineSAE):
+        raise ConfigError(f"the meter's SAE is a {name!r}; wanted one of {', '.join(sorted(ARCHITECTURES))}")
+    basic = Weights(*(tensors[f] for f in Weights._fields))
+    extras = {k: v for k, v in tensors.items() if k not in Weights._fields}
+    sae = cls.rebuild(basic, extras=extras, settings=document["settings"], subtract_b_dec=document["subtract_b_dec"])
+    sae.requires_grad_(requires_grad=False).eval()
+    return sae
+
+
+def _detectors(state: dict[str, Tensor], names: list[str]) -> dict[str, AbstractDetector]:
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for key, value in state.items():
+        name, _, field = key.partition("|")
+        parts[name][field] = value
+    return {name: DETECTORS[name].from_state(part) for name, part in parts.items()}

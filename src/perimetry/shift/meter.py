@@ -1,0 +1,291 @@
+"""The meter: tap, dictionary, detectors and calibration in one artifact that turns prompts into readings."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from perimetry import __version__
+from perimetry.activations.model import LanguageModel
+from perimetry.activations.policy import TokenPolicy
+from perimetry.artifact import write_artifact
+from perimetry.axes import PerPrompt
+from perimetry.errors import ConfigError, DtypeMismatch, ModelMismatch, NonFinite, WidthMismatch
+from perimetry.runtime import dtype_name
+from perimetry.sae.affine import AffineSAE
+from perimetry.sae.formats.info import SAEInfo
+from perimetry.shift import DETECTORS
+from perimetry.shift.base import AbstractDetector, Evidence
+from perimetry.shift.conformal import Calibration
+from perimetry.shift.evidence import Capture, Extractor, Prompt
+from perimetry.shift.explain import ContextBook, explain_prompt
+from perimetry.shift.pooling import Reference, ScoreName, parse_score, pool, score_names
+from perimetry.shift.reading import Reading, TokenReading
+from perimetry.ui import track
+
+__all__ = ["KIND", "LEVELS", "Meter", "Normal", "all_score_names", "score_table"]
+
+KIND = "meter"
+LEVELS: dict[str, str] = {name: cls.level for name, cls in DETECTORS.items()}
+"""Level of each detector: `token` or `prompt`."""
+ALPHAS = (0.01, 0.05, 0.1)
+
+
+class Normal(NamedTuple):
+    """What a meter learned from clean text."""
+
+    detectors: dict[str, AbstractDetector]
+    """Fitted detectors by name."""
+    references: dict[str, Reference]
+    """Clean moments of each token-level detector, for the CUSUM pooling."""
+    calibration: Calibration
+    """Clean scores of the calibration prompts."""
+    clean_rate: Float[Tensor, " d_sae"]
+    """Smoothed firing rate of each concept on clean text."""
+    book: ContextBook
+    """Clean passages in which each concept fires hardest."""
+
+
+def all_score_names() -> list[str]:
+    """Every name that a `scores` table can hold, in the order of `DETECTORS`."""
+    return score_names(LEVELS)
+
+
+def score_table(
+    evidence: Evidence,
+    names: Sequence[str],
+    normal_detectors: dict[str, AbstractDetector],
+    references: dict[str, Reference],
+) -> dict[str, PerPrompt]:
+    """The pooled scores of some prompts by name; a detector is run once however many of its poolings are asked for."""
+    wanted: dict[str, list[ScoreName]] = {}
+    for name in names:
+        parsed = parse_score(name, LEVELS)
+        wanted.setdefault(parsed.detector, []).append(parsed)
+    table: dict[str, PerPrompt] = {}
+    for detector, parses in wanted.items():
+        raw = normal_detectors[detector].score(evidence)
+        for parsed in parses:
+            if LEVELS[detector] == "prompt":
+                table[detector] = raw
+            else:
+                key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
+                reference = references.get(detector)
+                table[key] = pool(raw, evidence.prompt, evidence.n_prompts, parsed.pooling, reference)
+    return {name: table[name] for name in names}
+
+
+@final
+class Meter:
+    """Readings of prompts by one calibrated detector, and the scores of all others beside it.
+
+    Refuses a language model of another revision or compute dtype than it was fitted with (`ModelMismatch`,
+    `DtypeMismatch`), and an SAE of another width (`WidthMismatch`).
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        sae: AffineSAE,
+        info: SAEInfo,
+        normal: Normal,
+        *,
+        main: str,
+        details: dict[str, Any],
+        digest: str = "unsaved",
+    ) -> None:
+        parse_score(main, LEVELS)
+        if sae.d_model != extractor.lm.d_model:
+            raise WidthMismatch(
+                f"the SAE reads width {sae.d_model} but layers.{extractor.tap.layer} of this model gives "
+                f"{extractor.lm.d_model}; pick another model, or another SAE"
+            )
+        self.extractor = extractor
+        self.sae = sae
+        self.info = info
+        self.normal = normal
+        self.main = main
+        self.details = details
+        self.digest = digest
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The language model that is read."""
+        return self.extractor.lm
+
+    @property
+    def policy(self) -> TokenPolicy:
+        """Which positions count."""
+        return self.extractor.policy
+
+    def names(self, detectors: str | Sequence[str]) -> list[str]:
+        """Score names from `main`, `all`, or a list (comma-separated in a string). Errors: `UnknownName`."""
+        if detectors == "all":
+            return [n for n in all_score_names() if n.partition(".")[0] in self.normal.detectors]
+        given = detectors.split(",") if isinstance(detectors, str) else list(detectors)
+        found = [self.main if n.strip() == "main" else n.strip() for n in given if n.strip()]
+        for name in found:
+            parse_score(name, dict.fromkeys(self.normal.detectors, "") | {n: LEVELS[n] for n in self.normal.detectors})
+        return list(dict.fromkeys([self.main, *found]))
+
+    def needs_logits(self, names: Iterable[str]) -> bool:
+        """Whether any of these scores needs the full forward pass."""
+        return any(DETECTORS[n.partition(".")[0]].needs_logits for n in names)
+
+    def score(
+        self,
+        texts: Sequence[str],
+        *,
+        ids: Sequence[str] | None = None,
+        detectors: str | Sequence[str] = "main",
+        alpha: float = 0.05,
+        truncate: bool = False,
+        batch_tokens: int = 4096,
+        explain: bool = True,
+        progress: bool = False,
+        side: Any = "right",
+    ) -> list[Reading]:
+        """A reading of each text, in order; a reading does not depend on its neighbours.
+
+        `alpha` is the false-alarm rate on clean text of the calibration's kind. With `explain` a reading carries the
+        concepts that speak for its score. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
+        `UnknownName`, `ConfigError` for an alpha outside (0, 1).
+        """
+        if not 0 < alpha < 1:
+            raise ConfigError(f"alpha is {alpha}; a false-alarm rate between 0 and 1 is wanted, such as 0.05")
+        names = self.names(detectors)
+        prompts = self.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
+        found: list[Reading | None] = [None] * len(prompts)
+        logits = self.needs_logits(names)
+        captures = self.extractor.capture(prompts, logits=logits, batch_tokens=batch_tokens, side=side)
+        for capture in track(captures, "reading prompts", len(prompts), progress, lambda c: len(c.rows)):
+            rows = [prompts[i] for i in capture.rows]
+            for row, reading in zip(capture.rows, self.read(capture, rows, names, alpha, explain=explain), strict=True):
+                found[row] = reading
+        return [reading for reading in found if reading is not None]
+
+    def read(
+        self, capture: Capture, prompts: Sequence[Prompt], names: Sequence[str], alpha: float, *, explain: bool = False
+    ) -> list[Reading]:
+        """Readings of the prompts of one capture, in its order."""
+        evidence = capture.evidence(self.sae)
+        table = score_table(evidence, names, self.normal.detectors, self.normal.references)
+        for name, values in table.items():
+            if not bool(values.isfinite().all()):
+                bad = prompts[int((~values.isfinite()).nonzero()[0])]
+                raise NonFinite(f"prompt {bad.id!r} has no finite {name!r}; finite scores are wanted; leave it out")
+        lengths = evidence.lengths()
+        main = table[self.main]
+        p_values = self.normal.calibration.p_values(self.main, main, lengths)
+        hot = self._token_scores(evidence)
+        readings: list[Reading] = []
+        for row, prompt in enumerate(prompts):
+            mine = evidence.prompt == row
+            pieces = _pieces(prompt, capture.counted[row])
+            readings.append(
+                Reading(
+                    id=prompt.id,
+                    score=float(main[row]),
+                    p_value=float(p_values.p[row]),
+                    flagged=bool(p_values.p[row] <= alpha),
+                    alpha=alpha,
+                    group=p_values.group[row],
+                    fallback=bool(p_values.fallback[row]),
+                    tokens_scored=int(lengths[row]),
+                    tokens_excluded=capture.excluded[row],
+                    truncated=prompt.encoded.truncated,
+                    detector=self.main,
+                    scores={name: float(values[row]) for name, values in table.items()},
+                    tokens=tuple(TokenReading(t, s) for t, s in zip(pieces, hot[mine].tolist(), strict=True)),
+                    concepts=explain_prompt(
+                        evidence.codes.select(mine), self.normal.clean_rate, pieces, self.normal.book
+                    )
+                    if explain
+                    else (),
+                    meter=self.digest,
+                )
+            )
+        return readings
+
+    def _token_scores(self, evidence: Evidence) -> Float[Tensor, " token"]:
+        """Per-token scores of the main detector; of `surprise` where that one judges whole prompts only."""
+        name = parse_score(self.main, LEVELS).detector
+        return self.normal.detectors[name if LEVELS[name] == "token" else "surprise"].score(evidence)
+
+    def summary(self) -> dict[str, Any]:
+        """What the meter is, and the realised false-alarm interval beside each threshold."""
+        rows = [
+            {"alpha": alpha, "group": t.group, "threshold": t.value if t.value != float("inf") else None}
+            | {"n": t.alarms.n_calibration, "se": t.alarms.standard_error}
+            | {"low": t.alarms.low, "high": t.alarms.high}
+            for alpha in ALPHAS
+            for t in self.normal.calibration.thresholds(self.main, alpha)
+        ]
+        return {
+            "detector": self.main,
+            "model": self.lm.name,
+            "layer": self.extractor.tap.layer,
+            "dtype": dtype_name(self.lm.dtype),
+            "sae": self.info.digest,
+            "architecture": self.sae.architecture,
+            "calibration_prompts": self.details["calibration_prompts"],
+            "profile_tokens": self.details["profile_tokens"],
+            "false_alarms": rows,
+        }
+
+    def save(self, path: Path) -> str:
+        """Write everything but the language model to a folder, atomically; returns and keeps the digest."""
+        sae = {"W_enc": self.sae.W_enc, "W_dec": self.sae.W_dec, "b_enc": self.sae.b_enc, "b_dec": self.sae.b_dec}
+        state = {f"{n}|{k}": v for n, d in self.normal.detectors.items() for k, v in d.state().items()}
+        references = {n: torch.tensor(r, dtype=torch.float64) for n, r in self.normal.references.items()}
+        self.digest = write_artifact(
+            path,
+            KIND,
+            {
+                "sae": {k: v.detach() for k, v in sae.items()} | self.sae.extras(),
+                "detectors": state,
+                "calibration": self.normal.calibration.state(),
+                "normal": {"clean_rate": self.normal.clean_rate, "context_offsets": self.normal.book.offsets}
+                | {f"reference|{n}": r for n, r in references.items()},
+            },
+            {
+                "meter": {
+                    "perimetry": __version__,
+                    "model": self.lm.name,
+                    "revision": self.lm.revision,
+                    "dtype": dtype_name(self.lm.dtype),
+                    "layer": self.extractor.tap.layer,
+                    "policy": self.policy.model_dump(mode="json"),
+                    "main": self.main,
+                    "detectors": list(self.normal.detectors),
+                    "info": self.info.model_dump(mode="json"),
+                    "settings": self.sae.settings(),
+                    "subtract_b_dec": self.sae.subtract_b_dec,
+                    "details": self.details,
+                },
+                "contexts": list(self.normal.book.texts),
+            },
+        )
+        return self.digest
+
+
+def require_model(lm: LanguageModel, made_with: dict[str, Any], dtype: str) -> None:
+    """Refuse a model that is not the one the meter was made with. Errors: `ModelMismatch`, `DtypeMismatch`."""
+    if lm.revision != made_with["revision"]:
+        raise ModelMismatch(
+            f"the model {lm.name!r} has revision {lm.revision[:12]}, but the meter was made with {made_with['model']!r} of "
+            f"revision {str(made_with['revision'])[:12]}; give that model, or calibrate a meter for this one"
+        )
+    if dtype != made_with["dtype"]:
+        raise DtypeMismatch(
+            f"the model computes in {dtype}, but the meter was made with {made_with['dtype']}; use --dtype "
+            f"{made_with['dtype']}, or calibrate a meter for {dtype}"
+        )
+
+
+def _pieces(prompt: Prompt, counted: Tensor) -> list[str]:
+    """The text under each token that counts."""
+    return [piece for piece, keep in zip(prompt.encoded.pieces(prompt.text), counted.tolist(), strict=True) if keep]
