@@ -1,0 +1,47 @@
+"""Results to one self-contained HTML file: no request leaves the page, and every text in it is escaped."""
+
+from pathlib import Path
+from typing import Any
+
+from perimetry.report.markup import Html, join, tag
+from perimetry.report.schema import Results, parse_results
+from perimetry.report.sections import sections
+from perimetry.report.style import SCRIPT, STYLE
+from perimetry.storage import write_bytes
+
+__all__ = ["build_report", "render"]
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def build_report(results: dict[str, Any], out: Path) -> Path:
+    """Write the report of the content of a `results.json` to `out` and return that path.
+
+    Errors: `ConfigError` when the results are not what `Results` describes, `StorageFull`, `StorageError`.
+    """
+    write_bytes(out, render(parse_results(results)).encode())
+    return out
+
+
+def render(results: Results) -> str:
+    """The page."""
+    parts = sections(results)
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="generator", content=f"perimetry {results.version}"),
+        tag("title", results.title),
+        tag("style", Html(STYLE)),
+    )
+    header = tag(
+        "header",
+        tag("h1", results.title),
+        tag("p", results.subtitle, class_="lead") if results.subtitle else None,
+        tag("p", f"perimetry {results.version} · {results.date}", class_="muted"),
+    )
+    links = tag("nav", *(tag("a", part.title, href=f"#{part.anchor}") for part in parts), aria_label="Sections")
+    main = tag("main", join(tag("section", tag("h2", p.title, id=p.anchor), p.content) for p in parts))
+    body = tag("body", header, links, main, tag("script", Html(SCRIPT)))
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"

@@ -1,0 +1,270 @@
+"""What a report is made of: the content of `results.json`, checked before a line of HTML is written."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from perimetry.config import Config
+from perimetry.errors import ConfigError
+
+__all__ = [
+    "ConceptEntry",
+    "Example",
+    "FalseAlarmRow",
+    "Histogram",
+    "ReadingEntry",
+    "ResultRow",
+    "Results",
+    "RocCurve",
+    "SeedRow",
+    "TokenEntry",
+    "TrainingCurve",
+    "parse_results",
+]
+
+
+class ResultRow(Config):
+    """One measurement."""
+
+    suite: str
+    """Name of the suite."""
+    family: str
+    """Kind of shift; `all` for all kinds together."""
+    dose: float
+    """Strength of the shift; 1 where the suite has no dial; 0 for measurements over all doses."""
+    negatives: str
+    """Kind of clean text compared against; `all` for all kinds together."""
+    detector: str
+    """Detector with its pooling."""
+    kind: Literal["concept", "baseline"]
+    """Whether it reads concepts, or is what a sceptic would try first."""
+    metric: str
+    """`auroc`, `fpr_at_95_tpr`, `tpr_at_1_fpr`, `auroc_difference`, `spearman_dose` or `rising_steps`."""
+    against: str = ""
+    """For differences, the detector whose AUROC is subtracted."""
+    best_baseline: bool = False
+    """Whether `against` is the baseline with the highest AUROC of all on these very cases."""
+    selection: str = ""
+    """How `detector` was chosen for a difference: `main` (on a validation suite) or `post_hoc` (on this very suite)."""
+    estimate: float
+    """The measured number."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end of its interval."""
+    n_shifted: int
+    """Shifted cases."""
+    n_clean: int
+    """Clean cases."""
+    n_pairs: int
+    """Pairs, the units of the bootstrap."""
+    seed: int
+    """Seed of the SAE."""
+    method: str
+    """How the interval was made, with its confidence."""
+
+
+class SeedRow(Config):
+    """One measurement over several SAE seeds."""
+
+    suite: str
+    """As in `ResultRow`."""
+    family: str
+    """As in `ResultRow`."""
+    dose: float
+    """As in `ResultRow`."""
+    negatives: str
+    """As in `ResultRow`."""
+    detector: str
+    """As in `ResultRow`."""
+    metric: str
+    """As in `ResultRow`."""
+    against: str = ""
+    """As in `ResultRow`."""
+    selection: str = ""
+    """As in `ResultRow`."""
+    seeds: int
+    """Number of SAE seeds."""
+    mean: float
+    """Mean estimate over the seeds."""
+    least: float
+    """Smallest estimate."""
+    greatest: float
+    """Largest estimate."""
+    every_interval_above_zero: bool
+    """Whether the interval of each seed lies above zero."""
+
+
+class FalseAlarmRow(Config):
+    """How often clean test prompts of a group raised an alarm."""
+
+    group: str
+    """Calibration group."""
+    alpha: float
+    """The false-alarm rate asked for."""
+    realised: float
+    """The share of clean test prompts with a p-value of at most `alpha`."""
+    low: float
+    """Lower end of the interval in which it should lie."""
+    high: float
+    """Upper end."""
+    n_test: int
+    """Clean test prompts."""
+    n_calibration: int
+    """Calibration prompts."""
+    inside: bool
+    """Whether the realised rate lies in the interval."""
+
+
+class Histogram(Config):
+    """P-values of clean test prompts of a group, in bins of equal width from 0 to 1."""
+
+    group: str
+    """Calibration group."""
+    counts: tuple[int, ...] = Field(min_length=1)
+    """Prompts in each bin."""
+
+
+class RocCurve(Config):
+    """A receiver operating characteristic at low false-alarm rates."""
+
+    suite: str
+    """Name of the suite."""
+    family: str
+    """Kind of shift."""
+    dose: float
+    """Strength of the shift."""
+    detector: str
+    """Detector with its pooling."""
+    kind: Literal["concept", "baseline"]
+    """As in `ResultRow`."""
+    fpr: tuple[float, ...]
+    """False-positive rates, rising."""
+    tpr: tuple[float, ...]
+    """True-positive rates there."""
+
+
+class TokenEntry(Config):
+    """One scorable token of a reading."""
+
+    text: str
+    """The token as text."""
+    score: float
+    """Higher = further from clean text."""
+
+
+class ConceptEntry(Config):
+    """A concept that speaks for the score of a prompt."""
+
+    latent: int
+    """Index in the dictionary."""
+    token: str
+    """Token at which it fired hardest."""
+    position: int
+    """Index of that token among the scorable ones."""
+    activation: float
+    """Its activation there."""
+    clean_rate: float
+    """Share of clean tokens on which it fires."""
+    surprise: float
+    """What its firing adds to the score, in nats."""
+    contexts: tuple[str, ...] = ()
+    """Clean passages on which it fires hardest."""
+
+
+class ReadingEntry(Config):
+    """`Reading.to_json(tokens=True, concepts=True)`; fields that the report does not show are let through."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    id: str
+    """Name of the prompt."""
+    score: float
+    """Pooled score of the main detector."""
+    p_value: float
+    """Share of clean calibration prompts that score as high."""
+    flagged: bool
+    """Whether it raised an alarm."""
+    group: str = ""
+    """Calibration group."""
+    tokens_scored: int
+    """Tokens that counted."""
+    detector: str
+    """Main detector with its pooling."""
+    tokens: tuple[TokenEntry, ...]
+    """Per-token scores, in order."""
+    concepts: tuple[ConceptEntry, ...] = ()
+    """Concepts that speak loudest."""
+
+
+class Example(Config):
+    """A clean passage and its corrupted twin."""
+
+    title: str
+    """What was done to the passage."""
+    clean: ReadingEntry | None = None
+    """Reading of the passage; None where there is no twin."""
+    shifted: ReadingEntry
+    """Reading of the corrupted text."""
+
+
+class TrainingCurve(Config):
+    """The log of one SAE training."""
+
+    label: str
+    """Which SAE."""
+    points: tuple[dict[str, Any], ...]
+    """Objects of the training log: `step` or `tokens`, and numbers such as `fvu`, `l0`, `dead`."""
+
+
+class Results(Config):
+    """The content of `results.json`; keys that the report does not show are let through."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    title: str = "Shift report"
+    """Headline."""
+    subtitle: str = ""
+    """Model, layer and SAE in one line."""
+    command: str
+    """The command that makes these results."""
+    version: str
+    """Version of perimetry."""
+    hardware: dict[str, Any] | str
+    """What they were computed on."""
+    date: str
+    """When, as ISO 8601."""
+    rows: tuple[ResultRow, ...]
+    """Measurements, flat."""
+    seeds: tuple[SeedRow, ...] = ()
+    """Measurements over several SAE seeds."""
+    main: str = ""
+    """The concept score chosen on the validation suite."""
+    validation: str = ""
+    """How and on what it was chosen, in a sentence."""
+    matching: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Suite -> how its negatives were matched, measured."""
+    false_alarms: tuple[FalseAlarmRow, ...] = ()
+    """False alarms on clean test prompts."""
+    p_values: tuple[Histogram, ...] = ()
+    """Histograms of clean p-values."""
+    roc: tuple[RocCurve, ...] = ()
+    """ROC curves at low false-alarm rates."""
+    examples: tuple[Example, ...] = ()
+    """Prompts to show token by token."""
+    training: tuple[TrainingCurve, ...] = ()
+    """Training logs."""
+    configuration: dict[str, Any] = Field(default_factory=dict)
+    """Every setting of the run."""
+
+
+def parse_results(results: dict[str, Any]) -> Results:
+    """The results, checked. Errors: `ConfigError` that names the first entries that are wrong."""
+    try:
+        return Results.model_validate(results)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]]
+        raise ConfigError(
+            f"these results cannot be shown ({error.error_count()} problems): {'; '.join(problems)}; "
+            "make results.json again with this version"
+        ) from error
