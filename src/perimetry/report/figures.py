@@ -11,9 +11,9 @@ from perimetry.report.markup import Html, join, number, tag
 
 __all__ = ["Axis", "Series", "histogram", "line_chart", "spread_labels"]
 
-WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 150, 30, 40
-LINE = 15
+WIDTH, HEIGHT = 560.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 150.0, 30.0, 40.0
+LINE = 15.0
 DASHES = ("none", "6 3", "2 3", "9 3 2 3", "12 4", "1 4")
 
 
@@ -78,7 +78,7 @@ def histogram(counts: Sequence[int], *, title: str, label: str) -> Html:
     frame = _Frame(Axis(label, 0.0, 1.0, tuple((i / 5, number(i / 5, 1)) for i in range(6))), y)
     bars: list[Html] = []
     for i, count in enumerate(counts):
-        (left, high), (right, low) = frame.place(i / len(counts), count), frame.place((i + 1) / len(counts), 0.0)
+        (left, high), (right, low) = frame.place(i / len(counts), float(count)), frame.place((i + 1) / len(counts), 0.0)
         said = tag("title", f"{i / len(counts):.2f} to {(i + 1) / len(counts):.2f}: {count} prompts")
         box = {"x": _r(left + 1), "y": _r(high), "width": _r(right - left - 2), "height": _r(low - high)}
         bars.append(tag("g", said, tag("rect", class_="bar", **box)))
@@ -154,7 +154,7 @@ def _svg(title: str, content: Html) -> Html:
         "svg",
         tag("title", title),
         content,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         role="img",
         aria_label=title,
         class_="plot",
