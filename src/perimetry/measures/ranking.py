@@ -189,6 +189,11 @@ def _draws(
     return torch.stack(rows)
 
 
+def _estimates(metric: str, clean: CleanScores, shifted: ShiftedScores, pairs: bool) -> tuple[list[float], str, int]:
+    values = [_plain(_METRICS[metric], c, s) for c, s in zip(clean, shifted, strict=True)]
+    return values, "paired bootstrap" if pairs else "bootstrap", min(clean.shape[1], shifted.shape[1])
+
+
 def bootstrap_rankings(
     clean: CleanScores,
     shifted: ShiftedScores,
@@ -204,12 +209,8 @@ def bootstrap_rankings(
     `pairs`: column i of both sides is one pair and is resampled as one; else the sides are resampled apart.
     """
     draws = _draws(metric, clean, shifted, draw, resamples, pairs)
-    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
-    name, n = "paired bootstrap" if pairs else "bootstrap", min(clean.shape[1], shifted.shape[1])
-    return [
-        percentile_interval(float(_METRICS[metric](c, s, *ones)), row, n, name, confidence)
-        for c, s, row in zip(clean, shifted, draws, strict=True)
-    ]
+    values, name, n = _estimates(metric, clean, shifted, pairs)
+    return [percentile_interval(value, row, n, name, confidence) for value, row in zip(values, draws, strict=True)]
 
 
 def bootstrap_ranking(
@@ -239,9 +240,7 @@ def compare_rankings(
 ) -> list[Difference]:
     """Metric of the first detector minus that of each other one, bootstrapped on the same prompts."""
     draws = _draws(metric, clean, shifted, draw, resamples, pairs)
-    ones = torch.ones(1, clean.shape[1]), torch.ones(1, shifted.shape[1])
-    values = [float(_METRICS[metric](c, s, *ones)) for c, s in zip(clean, shifted, strict=True)]
-    name, n = "paired bootstrap" if pairs else "bootstrap", min(clean.shape[1], shifted.shape[1])
+    values, name, n = _estimates(metric, clean, shifted, pairs)
     out: list[Difference] = []
     for value, row in zip(values[1:], draws[1:], strict=True):
         change = draws[0] - row

@@ -16,11 +16,7 @@ from perimetry.errors import CorruptArtifact, Incompatible, NonFinite, TooFewSam
 from perimetry.sae.base import Codes
 from perimetry.shift.base import Evidence
 from perimetry.shift.features import (
-    BUCKETS,
-    ERROR_BINS,
     PAIRED_CONCEPTS,
-    VALUE_BINS,
-    context_features,
     pair_keys,
     pooled_codes,
     strongest_pooled,
@@ -28,6 +24,7 @@ from perimetry.shift.features import (
     transition_keys,
 )
 from perimetry.shift.sketch import BottomK, PairCounts, row_hash
+from perimetry.shift.tallies import count_tokens, empty_sums
 
 __all__ = ["Dictionary", "Profile"]
 
@@ -41,36 +38,6 @@ class Dictionary(NamedTuple):
     """Decoder rows, in the units of the activations."""
     b_dec: ModelBias
     """Decoder bias."""
-
-
-def _sums(d_model: int, d_sae: int, vocab: int) -> dict[str, Tensor]:
-    features = context_features(torch.ones(1, 1), torch.ones(1, dtype=torch.int64)).shape[1]
-
-    def whole(*shape: int) -> Tensor:
-        return torch.zeros(*shape, dtype=torch.int64)
-
-    def real(*shape: int) -> Tensor:
-        return torch.zeros(*shape, dtype=torch.float64)
-
-    return {
-        "tokens": whole(1),
-        "prompts": whole(1),
-        "fired": whole(d_sae),
-        "values": torch.zeros(d_sae, VALUE_BINS.number, dtype=torch.int32),
-        "bucket_tokens": whole(BUCKETS),
-        "bucket_fired": torch.zeros(BUCKETS, d_sae, dtype=torch.int32),
-        "bucket_acts": real(BUCKETS, d_model),
-        "acts": real(d_model),
-        "outer": real(d_model, d_model),
-        "unigrams": whole(vocab),
-        "excess_features": real(vocab, features),
-        "excess_counts": real(vocab),
-        "excess_gram": real(features, features),
-        "excess_cross": real(features),
-        "errors": whole(1, ERROR_BINS.number),
-        "nll": real(3),
-        "strongest": whole(d_sae),
-    }
 
 
 @final
@@ -134,7 +101,7 @@ class Profile:
         rows = {"acts": torch.zeros(0, d_model, dtype=torch.bfloat16), "tokens": no_keys, **codes}
         pads = {"indices": d_sae, "values": 0}
         return cls(
-            _sums(d_model, d_sae, vocab),
+            empty_sums(d_model, d_sae, vocab),
             BottomK(sample, no_keys, rows, pads),
             BottomK(prompts, no_keys, dict(codes), pads),
             PairCounts(d_sae),
@@ -226,31 +193,8 @@ class Profile:
             raise NonFinite("the activations hold NaN or infinity; finite numbers are wanted; compute them in float32")
 
     def _see_tokens(self, evidence: Evidence, rows: Tensor) -> None:
-        sums, codes = self.sums, evidence.codes.select(rows)
-        acts, tokens = evidence.acts[rows].double(), evidence.tokens[rows]
-        active = codes.values != 0
-        latents = codes.indices[active]
-        bucket = self.buckets[tokens]
-        sums["tokens"] += rows.numel()
-        sums["fired"] += torch.bincount(latents, minlength=self.d_sae)
-        cells = latents * VALUE_BINS.number + VALUE_BINS.locate(codes.values[active].float())
-        ones = torch.ones_like(cells, dtype=torch.int32)
-        sums["values"].view(-1).index_add_(0, cells, ones)
-        pairs = (bucket[:, None] * self.d_sae + codes.indices)[active]
-        sums["bucket_fired"].view(-1).index_add_(0, pairs, ones)
-        sums["bucket_tokens"] += torch.bincount(bucket, minlength=BUCKETS)
-        sums["bucket_acts"].index_add_(0, bucket, acts)
-        sums["acts"] += acts.sum(0)
-        sums["outer"] += acts.T @ acts
-        sums["unigrams"] += torch.bincount(tokens, minlength=sums["unigrams"].shape[0])
-        features = context_features(evidence.acts[rows], evidence.positions[rows])
-        counts = active.sum(1).double()
-        sums["excess_features"].index_add_(0, tokens, features)
-        sums["excess_counts"].index_add_(0, tokens, counts)
-        sums["excess_gram"] += features.T @ features
-        sums["excess_cross"] += features.T @ counts
-        error = (evidence.acts[rows] - evidence.reconstruction[rows]).square().sum(1)
-        sums["errors"] += torch.bincount(ERROR_BINS.locate(error), minlength=ERROR_BINS.number)
+        codes, tokens = evidence.codes.select(rows), evidence.tokens[rows]
+        count_tokens(self.sums, evidence, rows, self.buckets)
         self._sample_tokens(evidence.acts[rows].bfloat16(), codes, tokens)
 
     def _sample_tokens(self, acts: Tensor, codes: Codes, tokens: Tensor) -> None:
