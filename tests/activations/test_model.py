@@ -88,7 +88,7 @@ def test_a_large_weight_file_is_known_by_its_slices(tmp_path, monkeypatch):
 def test_a_folder_without_safetensors_is_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(AssetError, match="cannot be loaded.*safetensors weights"):
+    with pytest.raises(AssetError, match=r"cannot be loaded.*safetensors weights"):
         load_language_model(str(copy), CPU)
     with pytest.raises(AssetError, match=r"wanted config\.json and safetensors"):
         folder_revision(copy)

@@ -85,7 +85,7 @@ def test_replacing_by_itself_changes_nothing_and_by_zero_does(lm):
     logits = full_pass(lm, batch).logits
     assert torch.equal(tap.replace(batch.ids, batch.attention, lambda x: x), logits)
     assert torch.equal(tap.read_with_logits(batch.ids, batch.attention).logits(), logits)
-    zeroed = tap.run_replaced(batch.ids, batch.attention, lambda x: torch.zeros_like(x))
+    zeroed = tap.run_replaced(batch.ids, batch.attention, torch.zeros_like)
     assert not zeroed.residual.any()
     assert (zeroed.logits() - logits).abs().max() > 0.1
 
