@@ -11,7 +11,7 @@ that pip is configured with. What is prepared from it is a folder with a manifes
 from collections.abc import Iterator
 from pathlib import Path
 
-from perimetry.assets.documents import Document
+from perimetry.assets.documents import Document, read_jsonl
 from perimetry.assets.prepared import Verification, make, verify_prepared
 from perimetry.assets.sources import ModelSource, find_model, find_texts
 from perimetry.assets.spec import AssetSpec, Inputs, RawFile
@@ -25,6 +25,7 @@ __all__ = [
     "Verification",
     "path",
     "pull",
+    "read_jsonl",
     "read_texts",
     "resolve_model",
     "verify",

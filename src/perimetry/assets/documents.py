@@ -3,8 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
-from io import BufferedReader
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,49 +37,52 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _document(path: Path, number: int, line: str) -> Document:
+def _document(name: str, number: int, line: str) -> Document:
     try:
         value = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise MalformedLine(str(path), number, f"it is not JSON ({error})") from error
+        raise MalformedLine(name, number, f"it is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise MalformedLine(str(path), number, f"it holds a {type(value).__name__}, not an object")
-    name, text = value.pop("id", None), value.pop("text", None)
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        raise MalformedLine(str(path), number, f"'id' is {name!r}, a text or a whole number is wanted")
+        raise MalformedLine(name, number, f"it holds a {type(value).__name__}, not an object")
+    key, text = value.pop("id", None), value.pop("text", None)
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise MalformedLine(name, number, f"'id' is {key!r}, a text or a whole number is wanted")
     if not isinstance(text, str):
-        raise MalformedLine(str(path), number, f"'text' is of type {type(text).__name__}, a text is wanted")
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise MalformedLine(str(path), number, "'text' holds half of a surrogate pair, which is no character")
+        raise MalformedLine(name, number, f"'text' is of type {type(text).__name__}, a text is wanted")
+    if any("\ud800" <= c <= "\udfff" for c in f"{key}{text}"):
+        raise MalformedLine(name, number, "'id' or 'text' holds half of a surrogate pair, which is no character")
     if not text.strip():
-        raise EmptyText(f"{path}, line {number}: the text of {str(name)!r} is empty; give it characters or remove it")
+        raise EmptyText(f"{name}, line {number}: the text of {str(key)!r} is empty; give it characters or remove it")
     meta = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in value.items()}
-    return Document(str(name), text, meta)
+    return Document(str(key), text, meta)
 
 
-def _open(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+def _lines(handle: Iterable[bytes], name: str) -> Iterator[Document]:
+    for number, line in enumerate(handle, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedLine(name, number, f"it is not UTF-8 ({error.reason})") from error
+        if text.strip():
+            yield _document(name, number, text)
 
 
-def read_jsonl(path: Path) -> Iterator[Document]:
-    """Documents of a JSONL file (gzipped or not): one object a line with `id` and `text`; other keys become `meta`.
+def read_jsonl(source: Path | Iterable[bytes]) -> Iterator[Document]:
+    """Documents of a JSONL file (gzipped or not) or of its lines, as standard input gives them.
 
-    Blank lines are skipped. Errors: `MissingFile`, `MalformedLine` naming the number, `EmptyText`.
+    One object a line with `id` and `text`; other keys become `meta`; blank lines are skipped. Errors: `MissingFile`,
+    `MalformedLine` naming the number, `EmptyText`, `CorruptArtifact` for a damaged gzip file.
     """
-    if not path.is_file():
-        raise MissingFile(f"no file {path}; check the path")
-    number = 0
+    if not isinstance(source, Path):
+        yield from _lines(source, "standard input")
+        return
+    if not source.is_file():
+        raise MissingFile(f"no file {source}; check the path")
     try:
-        with _open(path) as handle:
-            for number, line in enumerate(handle, 1):
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise MalformedLine(str(path), number, f"it is not UTF-8 ({error.reason})") from error
-                if text.strip():
-                    yield _document(path, number, text)
+        with gzip.open(source, "rb") if source.suffix == ".gz" else open(source, "rb") as handle:
+            yield from _lines(handle, str(source))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorruptArtifact(f"{path} is damaged after line {number}: {error}; get the file again") from error
+        raise CorruptArtifact(f"{source} is no whole gzip file: {error}; get the file again") from error
 
 
 def _plain(path: Path, name: str) -> Document:
