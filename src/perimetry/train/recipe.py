@@ -47,12 +47,14 @@ class TrainConfig(Config):
     """Largest norm of the whole gradient."""
     sparsity: float | None = Field(default=None, ge=0)
     """Weight of the sparsity term; None is 0.03 for `standard` (L1), 1 for `jumprelu` with target, 1e-3 with step."""
-    sparsity_warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps in which that weight rises from 0."""
+    sparsity_warmup: float | None = Field(default=None, ge=0, le=1)
+    """Share of the steps in which that weight rises from 0; None is 0.5 for `jumprelu`, whose latents die of a fast
+    rise in short runs, and 0.1 for the others."""
     l0_loss: L0Loss = "target"
     """Form of the L0 term of `jumprelu`: towards `k`, or the count itself."""
-    bandwidth: float = Field(default=1e-3, gt=0)
-    """Window of `jumprelu`'s straight-through estimate, in units of normalised pre-activations."""
+    bandwidth: float | None = Field(default=None, gt=0)
+    """Window of `jumprelu`'s straight-through estimate, in units of normalised pre-activations; None is 0.03 with
+    target (about their noise, so that short runs reach their count), 1e-3 with step."""
     aux: float | None = Field(default=None, ge=0)
     """Weight of the loss that revives dead latents; None is 1/32 for TopK and BatchTopK, 0 for the others."""
     dead_after: int | None = Field(default=None, ge=1)
@@ -115,6 +117,11 @@ class TrainConfig(Config):
         return 0.03 if self.architecture == "standard" else 0.0
 
     @property
+    def window(self) -> float:
+        """Window of the straight-through estimate."""
+        return self.bandwidth if self.bandwidth is not None else (0.03 if self.l0_loss == "target" else 1e-3)
+
+    @property
     def aux_weight(self) -> float:
         """Weight of the auxiliary loss."""
         if self.aux is not None:
@@ -145,5 +152,8 @@ class TrainConfig(Config):
 
     def sparsity_at(self, step: int) -> float:
         """Weight of the sparsity term at step `step`: linear rise, then constant."""
-        ramp = round(self.sparsity_warmup * self.steps)
+        share = self.sparsity_warmup
+        if share is None:
+            share = 0.5 if self.architecture == "jumprelu" else 0.1
+        ramp = round(share * self.steps)
         return self.peak_sparsity * min(1.0, (step + 1) / ramp if ramp else 1.0)

@@ -204,14 +204,14 @@ class Run:
         trainer, config = self.trainer, self.config
         assert trainer is not None, "begin or resume comes first"
         sae = trainer.sae
+        sae.requires_grad_(False).eval()  # noqa: FBT003
+        sae.fold_scale(trainer.scale)
         details: dict[str, Any] = {"scale": trainer.scale, "model_info": self._info_hash(), "held_unseen": held.unseen}
         if isinstance(sae, BatchTopKSAE):
             details |= {"threshold_ema": trainer.threshold, "threshold_rule": "mean L0 = k on held-out tokens"}
-            sae.threshold = fit_threshold(sae, held.acts * trainer.scale, config.k)
+            sae.threshold = fit_threshold(sae, held.acts, config.k)
             if not math.isfinite(sae.threshold):
                 raise NonFinite(f"the threshold of {self.out} is {sae.threshold}; lower lr and train again")
-        sae.requires_grad_(False).eval()  # noqa: FBT003
-        sae.fold_scale(trainer.scale)
         measured = measure(sae, held.acts)
         details |= {"fvu": measured.fvu, "l0": measured.l0, "dead": measured.dead, "held_tokens": held.acts.shape[0]}
         info = self.info.model_copy(

@@ -14,6 +14,7 @@ from perimetry.train.recipe import TrainConfig
 __all__ = ["Feed", "Held", "Restorable", "Source"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """A stream of activations that can be entered at any step; with a `len`, that many rows make an epoch."""
 
@@ -83,6 +84,7 @@ class Feed:
         """The first batches, for the fits of scale and centre."""
         if len(self._head) < self._count(self.config.fit_tokens):
             self._head = self._read(0, self._count(self.config.fit_tokens))
+        self.first()
         return torch.cat(self._head)[: self.config.fit_tokens]
 
     def _count(self, tokens: int) -> int:

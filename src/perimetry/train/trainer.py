@@ -83,7 +83,7 @@ class Trainer:
             sparsity=config.sparsity_at(self.step),
             target_l0=float(config.k),
             l0_loss=config.l0_loss,
-            bandwidth=config.bandwidth,
+            bandwidth=config.window,
             aux=config.aux_weight,
         )
 

@@ -51,9 +51,9 @@ def dense_step(
     positive = codes.detach()[fires]
     return StepResult(
         gradients=gradients,
-        reconstruction=float(reconstruction),
-        sparsity=float(sparsity),
-        aux=float(aux),
+        reconstruction=float(reconstruction.detach()),
+        sparsity=float(sparsity.detach()),
+        aux=float(aux.detach()),
         fvu=float(residual.detach().square().sum() / total) if float(total) > 0 else 0.0,
         l0=float(fires.sum(1).double().mean()),
         fired=fires.any(0),

@@ -5,6 +5,7 @@ the processor multiplies faster than it gathers. The choice depends on the densi
 run. Every sum has a fixed order; nothing is added atomically on the CPU.
 """
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -82,15 +83,16 @@ def sampled(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, "
             torch.take(upstream[start:stop] @ weights.T, flat, out=out[low : low + part.entries])
         return out
     if upstream.device.type == "cpu":
-        empty = torch.sparse_csr_tensor(
-            active.offsets,
-            active.columns,
-            torch.zeros_like(active.values),
-            (active.tokens, active.width),
-            check_invariants=False,
-        )
+        empty = _csr(active.replace(torch.zeros_like(active.values)))
         return torch.sparse.sampled_addmm(empty, upstream, weights.T, beta=0.0).values()
     return _sampled_by_gather(active, upstream, weights)
+
+
+def _csr(active: Active) -> Tensor:
+    shape = (active.tokens, active.width)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(active.offsets, active.columns, active.values, shape, check_invariants=False)
 
 
 def _sampled_by_gather(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, " entry"]:
