@@ -70,8 +70,7 @@ def _check_pairs(clean: Tensor, shifted: Tensor) -> None:
 
 def _wins(clean: Tensor, shifted: Tensor) -> Tensor:
     """Entry (i, j): 1 when shifted j scores above clean i, a half at a tie."""
-    difference = shifted[None, :] - clean[:, None]
-    return (difference > 0).float() + 0.5 * (difference == 0).float()
+    return (torch.sign(shifted[None, :] - clean[:, None]).float() + 1) / 2
 
 
 def auroc(clean: Float[Tensor, " clean"], shifted: Float[Tensor, " shifted"]) -> float:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from perimetry.axes import PerPrompt
 from perimetry.errors import TooFewSamples
-from perimetry.sae.base import Codes
 from perimetry.shift.base import Evidence, Level
 from perimetry.shift.features import pooled_codes
 from perimetry.shift.knn import largest
@@ -21,7 +20,6 @@ __all__ = ["CodeKNN", "CodeMahalanobis"]
 _NEIGHBOURS: Final = 5
 _DIRECTIONS: Final = 64
 _PROMPTS: Final = 2048
-_CHUNK: Final = 256
 
 
 def _require_prompts(profile: Profile, least: int, what: str) -> None:
@@ -32,10 +30,6 @@ def _require_prompts(profile: Profile, least: int, what: str) -> None:
 
 def _dense(indices: Tensor, values: Tensor, width: int) -> Tensor:
     return torch.zeros(indices.shape[0], width + 1).scatter_(1, indices.long(), values.float())[:, :width]
-
-
-def _direction(codes: Codes) -> Float[Tensor, "prompt d_sae"]:
-    return torch.nn.functional.normalize(codes.dense().float(), dim=1)
 
 
 @final
@@ -57,13 +51,13 @@ class CodeKNN(TensorDetector):
         return cls(rows["indices"], values.bfloat16())
 
     def score(self, evidence: Evidence) -> PerPrompt:
-        """Distance; the clean codes are made dense some at a time."""
-        query = _direction(pooled_codes(evidence)).T.contiguous()
-        parts = [
-            _dense(self.indices[rows], self.values[rows], query.shape[0]) @ query
-            for rows in torch.arange(self.indices.shape[0]).split(_CHUNK)
-        ]
-        return 1 - largest(torch.cat(parts).T.contiguous(), _NEIGHBOURS).values.mean(1)
+        """Distance."""
+        query = torch.nn.functional.normalize(pooled_codes(evidence).dense().float(), dim=1)
+        # Latent-major, with a row of zeros that the padding slots read.
+        table = torch.nn.functional.pad(query, (0, 1)).T.contiguous()
+        values = self.values.float()
+        similar = torch.nn.functional.embedding_bag(self.indices, table, per_sample_weights=values, mode="sum")
+        return 1 - largest(similar.T.contiguous(), _NEIGHBOURS).values.mean(1)
 
 
 @final
