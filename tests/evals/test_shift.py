@@ -140,5 +140,14 @@ def test_what_cannot_be_measured_is_refused() -> None:
         bench(score, SUITE, main="suprise")
     with pytest.raises(UsageError, match="main score 'nll' is a baseline; wanted a concept score"):
         bench(score, SUITE, main="nll")
-    with pytest.raises(TooFewSamples, match=r"has one pair of family 'typos' at dose 0\.05"):
-        bench(lambda cases: gaussian(cases, GAINS), dial(1), main="l0")
+    with pytest.raises(TooFewSamples, match="no contrast of suite 'dial' has 8 pairs"):
+        bench(lambda cases: gaussian(cases, GAINS), dial(7), main="l0")
+
+
+def test_a_small_family_is_counted_among_all_only() -> None:
+    suite = matched(14)
+    found = bench(lambda cases: gaussian(cases, GAINS), suite, main="l0", config=QUICK)
+    assert {row.family for row in found.rows} == {"all"}
+    config = BenchConfig(resamples=300, minimum_pairs=7)
+    whole = bench(lambda cases: gaussian(cases, GAINS), suite, main="l0", config=config)
+    assert {row.family for row in whole.rows} == {"all", "dan", "tap"}

@@ -4,7 +4,40 @@ import random
 
 from perimetry.assets.documents import Document
 
-VOCABULARY = ["the", "river", "runs", "past", "old", "mills", "and", "quiet", "gardens", "where", "people", "talk", "about", "weather", "harvest", "music", "bread", "ships", "letters", "winter", "stones", "lamps", "roads", "children", "teachers", "bridges", "markets", "horses", "clouds", "engines", "paper", "glass"]
+VOCABULARY = [
+    "the",
+    "river",
+    "runs",
+    "past",
+    "old",
+    "mills",
+    "and",
+    "quiet",
+    "gardens",
+    "where",
+    "people",
+    "talk",
+    "about",
+    "weather",
+    "harvest",
+    "music",
+    "bread",
+    "ships",
+    "letters",
+    "winter",
+    "stones",
+    "lamps",
+    "roads",
+    "children",
+    "teachers",
+    "bridges",
+    "markets",
+    "horses",
+    "clouds",
+    "engines",
+    "paper",
+    "glass",
+]
 
 
 def prose(seed: int, words: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from perimetry.assets.documents import Document
 from perimetry.errors import TooFewSamples
-from perimetry.suites.jailbreaks import CUT, TOLERANCE, jailbreaks
+from perimetry.suites.jailbreaks import CUT, TOLERANCE, benign_documents, jailbreaks
 from perimetry.suites.role_play import ROLE_PLAYS
 from suites.samples import documents, length, prose
 
@@ -37,7 +37,7 @@ def test_negatives_have_the_length_of_their_attack() -> None:
         assert row["n_clean"] == sum(c.family == row["negatives"] for c in negatives)
         assert row["n_clean"] + row["unmatched"] == len(attacks)
         assert abs(row["tokens_shifted"] - row["tokens_clean"]) < TOLERANCE * row["tokens_shifted"]
-        assert row["ks_tokens"] <= 0.25
+        assert row["ks_tokens"] <= 0.15
     assert suite.matching["lengths"][0]["unmatched"] == 0
 
 
@@ -69,6 +69,12 @@ def test_benign_prompts_are_used_once_and_role_plays_keep_their_form() -> None:
     assert plays
     assert all(text.startswith(openings) for text in plays)
     assert len({next(o for o in openings if text.startswith(o)) for text in plays}) > 2
+
+
+def test_only_benign_data_sets_serve_as_prompts() -> None:
+    named = [Document(name, "x", {"dataset": name}) for name in ("106_hate_hate", "111_yelp_data")]
+    plain = Document("own", "x", {})
+    assert benign_documents([*named, plain]) == [named[1], plain]
 
 
 def test_without_a_negative_there_is_no_suite() -> None:

@@ -37,6 +37,8 @@ class BenchConfig(Config):
     """Bootstrap resamples."""
     confidence: float = 0.95
     """Confidence of every interval."""
+    minimum_pairs: int = 8
+    """A kind of shift with fewer pairs is counted among `all` only: so few give no honest interval."""
     bootstrap_seed: int = 0
     """Seed of the resamples."""
 
@@ -103,7 +105,7 @@ def bench(score: Scorer, suite: Suite, *, main: str, seed: int = 0, config: Benc
     rows: list[Row] = []
     roc: list[RocCurve] = []
     draw = generator(config.bootstrap_seed)
-    for contrast in contrasts(suite):
+    for contrast in _large_enough(suite, config.minimum_pairs):
         arm = _arm(suite, contrast, table, draw, seed, config)
         for name in table.scores:
             rows += _metric_rows(arm, name)
@@ -116,16 +118,21 @@ def bench(score: Scorer, suite: Suite, *, main: str, seed: int = 0, config: Benc
     return BenchResult(rows, roc, suite.matching)
 
 
+def _large_enough(suite: Suite, minimum: int) -> list[Contrast]:
+    every = contrasts(suite)
+    found = [contrast for contrast in every if len({suite.cases[i].pair for i in contrast.clean}) >= minimum]
+    if not found:
+        raise TooFewSamples(
+            f"no contrast of suite {suite.name!r} has {minimum} pairs, which an interval needs; give more texts"
+        )
+    return found
+
+
 def _arm(
     suite: Suite, contrast: Contrast, table: ScoreTable, draw: torch.Generator, seed: int, config: BenchConfig
 ) -> _Arm:
     clean = [suite.cases[i].pair for i in contrast.clean]
     shifted = [suite.cases[i].pair for i in contrast.shifted]
-    if len(set(clean)) < 2:
-        raise TooFewSamples(
-            f"suite {suite.name!r} has one pair of family {contrast.family!r} at dose {contrast.dose:g}; wanted at "
-            "least two, or no interval can be given"
-        )
     weights = pair_weights(clean, shifted, draw, config.resamples)
     areas: dict[str, float] = {}
     draws: dict[str, Tensor] = {}

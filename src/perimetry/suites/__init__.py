@@ -4,10 +4,22 @@ from collections.abc import Callable
 
 from perimetry.suites import case, jailbreaks, typos, word_order
 from perimetry.suites.base import Case, Suite, SuiteInputs
+from perimetry.suites.jailbreaks import BENIGN_DATASETS, benign_documents
 from perimetry.suites.jsonl import read_suite, write_suite
 from perimetry.suites.passages import cut_to_tokens, passages
 
-__all__ = ["SUITES", "Case", "Suite", "SuiteInputs", "cut_to_tokens", "passages", "read_suite", "write_suite"]
+__all__ = [
+    "BENIGN_DATASETS",
+    "SUITES",
+    "Case",
+    "Suite",
+    "SuiteInputs",
+    "benign_documents",
+    "cut_to_tokens",
+    "passages",
+    "read_suite",
+    "write_suite",
+]
 
 SUITES: dict[str, Callable[[SuiteInputs], Suite]] = {
     "case": case.build,

@@ -10,7 +10,7 @@ from perimetry.suites.base import Case, Length, Suite, SuiteInputs, check_suite,
 from perimetry.suites.passages import cut_to_tokens, distinct
 from perimetry.suites.role_play import role_play
 
-__all__ = ["CUT", "TOLERANCE", "build", "jailbreaks"]
+__all__ = ["BENIGN_DATASETS", "CUT", "TOLERANCE", "benign_documents", "build", "jailbreaks"]
 
 TOLERANCE = 0.1
 """A negative differs from its attack by at most this share of the attack's tokens."""
@@ -18,8 +18,13 @@ SHORTEST = 8
 """Attacks of fewer tokens are left out: whole words cannot match their length."""
 CUT = "#cut"
 """Ends the id of a case whose text was cut to the token limit."""
+BENIGN_DATASETS = ("110_aimade_humangpt3", "111_yelp_data", "44_phys_tf", "45_context_ans", "48_cm_correct")
+"""Parts of the `probe-texts` asset that hold benign running English: questions and answers, reviews, how-to texts, stories
+with questions, people who tell of a quarrel. The other parts are lists, labels, code, other languages, or hateful."""
 DRAWS = 40
-"""Texts tried for one negative before it counts as unmatched."""
+"""Most texts tried for one negative."""
+ENOUGH = 6
+"""Texts within the tolerance after which the nearest one is taken."""
 
 
 class _Attack(NamedTuple):
@@ -79,12 +84,17 @@ def jailbreaks(
     return check_suite(Suite("jailbreaks", description, tuple(cases), matching))
 
 
+def benign_documents(documents: Sequence[Document]) -> list[Document]:
+    """The documents that may serve as benign prompts: those of `BENIGN_DATASETS`, and those of no named data set."""
+    return [d for d in documents if d.meta.get("dataset", BENIGN_DATASETS[0]) in BENIGN_DATASETS]
+
+
 def build(inputs: SuiteInputs) -> Suite:
     """The suite on at most `inputs.n` attacks of at most `inputs.limit` tokens."""
     return jailbreaks(
         inputs.attacks,
         inputs.clean,
-        inputs.benign,
+        benign_documents(inputs.benign),
         length=inputs.length,
         limit=inputs.limit,
         n=inputs.n,
@@ -114,6 +124,31 @@ def _attack(document: Document, family: str, length: Length, limit: int) -> _Att
     return _Attack(Case(name, text, document.id, family, 1.0, shifted=True), length(text))
 
 
+class _Closest:
+    """Keeps the text whose length is nearest to a target, among those within the tolerance."""
+
+    def __init__(self, target: int, tolerance: float, length: Length) -> None:
+        self.target = target
+        self.miss = tolerance * target
+        self.length = length
+        self.text: str | None = None
+        self.good = 0
+
+    def offer(self, text: str | None) -> bool:
+        """True when `text` is the nearest so far."""
+        miss = abs(self.length(text) - self.target) if text else self.miss + 1
+        self.good += miss <= self.miss
+        if miss > self.miss or (self.text is not None and miss >= self.miss):
+            return False
+        self.text, self.miss = text, miss
+        return True
+
+    @property
+    def done(self) -> bool:
+        """True when nothing nearer is worth the search."""
+        return self.miss == 0 or self.good >= ENOUGH
+
+
 class _Passages:
     """Passages of running text, from a random word of a random document on."""
 
@@ -123,18 +158,19 @@ class _Passages:
         self.rng = rng
 
     def draw(self, target: int, tolerance: float) -> str | None:
+        best = _Closest(target, tolerance, self.length)
         for _ in range(DRAWS if self.documents else 0):
             words = self.rng.choice(self.documents).text.split(" ")
             start = self.rng.randrange(max(1, len(words) - target // 2))
-            # A token holds at least one character and a word has a token or more, so `target` words are enough.
-            text = cut_to_tokens(" ".join(words[start : start + target]).strip(), target, self.length)
-            if self.length(text) >= (1 - tolerance) * target:
-                return text
-        return None
+            # A word has a token or more, so `target` words are enough.
+            best.offer(cut_to_tokens(" ".join(words[start : start + target]).strip(), target, self.length))
+            if best.done:
+                break
+        return best.text
 
 
 class _Prompts:
-    """Benign texts, each used once: one that is as long already, else the shortest longer one, cut."""
+    """Benign texts, each used once: as they are where the length is right, else longer ones, cut."""
 
     def __init__(self, documents: Sequence[Document], length: Length, rng: random.Random) -> None:
         lengths = [(length(document.text), rng.random(), document) for document in documents]
@@ -142,17 +178,18 @@ class _Prompts:
         self.length = length
 
     def draw(self, target: int, tolerance: float) -> str | None:
-        near = [i for i, (tokens, *_) in enumerate(self.left) if abs(tokens - target) <= tolerance * target]
-        if near:
-            best = min(near, key=lambda i: abs(self.left[i][0] - target))
-            return self.left.pop(best)[2].text
-        longer = [i for i, (tokens, *_) in enumerate(self.left) if tokens > target]
-        for i in longer[:DRAWS]:
-            text = cut_to_tokens(self.left[i][2].text, target, self.length)
-            if self.length(text) >= (1 - tolerance) * target:
-                self.left.pop(i)
-                return text
-        return None
+        best, used = _Closest(target, tolerance, self.length), -1
+        nearest = min(range(len(self.left)), key=lambda i: abs(self.left[i][0] - target), default=-1)
+        if nearest >= 0 and best.offer(self.left[nearest][2].text):
+            used = nearest
+        for i in [i for i, (tokens, *_) in enumerate(self.left) if tokens > target][:DRAWS]:
+            if best.done:
+                break
+            if best.offer(cut_to_tokens(self.left[i][2].text, target, self.length)):
+                used = i
+        if used >= 0:
+            self.left.pop(used)
+        return best.text
 
 
 class _RolePlays:
@@ -164,8 +201,9 @@ class _RolePlays:
         self.rng = rng
 
     def draw(self, target: int, tolerance: float) -> str | None:
+        best = _Closest(target, tolerance, self.length)
         for _ in range(DRAWS):
-            text = role_play(self.documents, target, length=self.length, rng=self.rng)
-            if text is not None and self.length(text) >= (1 - tolerance) * target:
-                return text
-        return None
+            best.offer(role_play(self.documents, target, length=self.length, rng=self.rng))
+            if best.done:
+                break
+        return best.text
