@@ -53,6 +53,7 @@ def test_the_store_holds_exactly_what_the_tap_reads(tiny_lm, documents, finished
         *[f"shard-{i:05d}.safetensors" for i in range(4)],
     ]
     assert len(store) == 1000
+    assert store.policy.max_norm is not None
     ordered = shuffled(documents, 4)
     acts, tokens, positions, names = [], [], [], []
     for row in pack(ordered, tiny_lm, TokenPolicy(), 24):
@@ -121,9 +122,9 @@ def count_writes(monkeypatch, fail_at: int | None, error: BaseException | None =
         def call(*args, **kwargs):
             seen.append(name)
             if len(seen) - 1 == fail_at:
-                if error is None:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                raise error
+                if error is not None:
+                    raise error
+                os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **kwargs)
 
         monkeypatch.setattr(storage.os, name, call)

@@ -1,12 +1,15 @@
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 
 from perimetry.activations import stream as stream_module
+from perimetry.activations.feed import read_kept, row_batches
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.stream import LiveStream, StreamConfig
+from perimetry.activations.text import shuffled
 from perimetry.errors import ConfigError, Incompatible, NonFinite, TooFewSamples
 
 from .documents import Doc
@@ -14,8 +17,8 @@ from .documents import Doc
 CONFIG = StreamConfig(context=24, batch_rows=3, chunk_tokens=200, background=False)
 
 
-def take(stream, n, *args):
-    batches = stream.batches(*args)
+def take(stream: LiveStream, n: int, *args: int) -> list[Any]:
+    batches: Any = stream.batches(*args)
     out = [next(batches) for _ in range(n)]
     batches.close()
     return out
@@ -61,8 +64,8 @@ def test_the_background_thread_changes_nothing(tiny_lm, documents):
 
 
 def test_any_step_can_be_the_first(tiny_lm, documents):
-    wanted = take(LiveStream(tiny_lm, 1, documents, CONFIG), 80, 64, 3)
-    for start in (1, 2, 7, 40, 79):
+    wanted = take(LiveStream(tiny_lm, 1, documents, CONFIG), 41, 64, 3)
+    for start in (1, 7, 40):
         assert torch.equal(take(LiveStream(tiny_lm, 1, documents, CONFIG), 1, 64, 3, start)[0], wanted[start])
 
 
@@ -83,7 +86,7 @@ def test_a_restored_stream_goes_on_after_reading_two_chunks_at_most(tiny_lm, doc
     again = LiveStream(tiny_lm, 1, documents, CONFIG.model_copy(update={"background": True}))
     again.restore(state)
     assert again.policy == first.policy
-    batches = again.batches(64, 3, 80)
+    batches: Any = again.batches(64, 3, 80)
     assert torch.equal(next(batches), wanted[80])
     assert torch.equal(next(batches), wanted[81])
     batches.close()

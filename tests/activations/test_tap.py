@@ -1,5 +1,6 @@
 import math
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def lm(request):
     return tiny_language_model(request.param)
 
 
-def batch_of(lm, texts=TEXTS, side="right"):
+def batch_of(lm, texts=TEXTS, side: Any = "right"):
     return collate([encode(lm, text, TokenPolicy()) for text in texts], lm.pad_id, side)
 
 
