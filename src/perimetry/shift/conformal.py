@@ -75,10 +75,11 @@ class Threshold(NamedTuple):
 def conformal_p(calibration: Float[Tensor, " n"], scores: PerPrompt, *, two_sided: bool = False) -> PerPrompt:
     """(1 + #{calibration >= s}) / (n + 1); `two_sided`: twice the smaller of both tails, at most 1.
 
-    `calibration` is sorted ascending. Ties count against the alarm, so that the p-value stays valid.
+    `calibration` is sorted ascending. Ties count against the alarm, so that the p-value stays valid. In float64, where 5 /
+    100 <= 0.05 holds as it should.
 
     >>> conformal_p(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 9.0]))
-    tensor([0.7500, 0.2500])
+    tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     n = calibration.numel()
     above = n - torch.searchsorted(calibration, scores, side="left")
@@ -86,7 +87,7 @@ def conformal_p(calibration: Float[Tensor, " n"], scores: PerPrompt, *, two_side
     if two_sided:
         below = torch.searchsorted(calibration, scores, side="right")
         p = (2 * torch.minimum(p, (1 + below).double() / (n + 1))).clamp_max(1.0)
-    return p.float()
+    return p
 
 
 def _allowed(alpha: float, n: int) -> int:
@@ -240,7 +241,7 @@ class Calibration:
         table = self._of(name)
         _check_scores(name, scores)
         labels = self.groups.names(lengths, strata)
-        p, n = torch.empty(scores.numel()), torch.empty(scores.numel(), dtype=torch.int64)
+        p, n = torch.empty(scores.numel(), dtype=torch.float64), torch.empty(scores.numel(), dtype=torch.int64)
         fallback = torch.zeros(scores.numel(), dtype=torch.bool)
         for label in dict.fromkeys(labels):
             rows = torch.tensor([i for i, other in enumerate(labels) if other == label])
