@@ -1,8 +1,10 @@
 """Dial suites: twins share a pair, doses nest, matching is measured."""
 
+from collections.abc import Callable
+
 import pytest
 
-from perimetry.suites import SUITES, SuiteInputs
+from perimetry.suites import SUITES, Suite, SuiteInputs
 from perimetry.suites.case import case
 from perimetry.suites.typos import TYPO_DOSES, typos
 from perimetry.suites.word_order import word_order
@@ -10,8 +12,7 @@ from suites.samples import documents, length
 
 
 @pytest.mark.parametrize("builder", [typos, case, word_order])
-def test_every_passage_has_a_twin_at_every_dose(builder: object) -> None:
-    assert callable(builder)
+def test_every_passage_has_a_twin_at_every_dose(builder: Callable[..., Suite]) -> None:
     sources = documents("d", 5, 40)
     suite = builder(sources, length=length, seed=1)
     clean = {c.pair: c for c in suite.cases if not c.shifted}
