@@ -25,7 +25,9 @@ class TensorDetector(AbstractDetector):
 
     def state(self) -> dict[str, Tensor]:
         """Copies of the fields: detectors share tables with their profile, and a file holds no shared memory."""
-        return {field.name: getattr(self, field.name).clone(memory_format=torch.contiguous_format) for field in fields(self)}
+        return {
+            field.name: getattr(self, field.name).clone(memory_format=torch.contiguous_format) for field in fields(self)
+        }
 
     @classmethod
     def from_state(cls: type[T], state: dict[str, Tensor]) -> T:
