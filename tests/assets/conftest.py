@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 from tests.assets.server import Server
 
-VARIABLES = ("PERIMETRY_MIRROR", "PERIMETRY_OFFLINE", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+VARIABLES = (
+    "PERIMETRY_MIRROR",
+    "PERIMETRY_OFFLINE",
+    "PIP_CERT",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
 
 
 @pytest.fixture(autouse=True)

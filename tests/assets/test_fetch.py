@@ -141,9 +141,7 @@ def test_space_is_asked_for_first(server: Server, tmp_path: Path) -> None:
     assert server.requests == []
 
 
-def test_a_full_disk_keeps_what_has_arrived(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_what_has_arrived(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file.bin"
 
     class Full(io.FileIO):

@@ -12,7 +12,7 @@ from perimetry.assets.jsonl import jsonl_writer
 from perimetry.assets.spec import Inputs
 from perimetry.runtime import generator
 
-__all__ = ["Sample", "prepare_samples", "sample_stories"]
+__all__ = ["Sample", "prepare_samples", "sample_ids", "sample_stories"]
 
 STORIES = 256
 BATCH = 64
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 @torch.inference_mode()
-def _sample_ids(
+def sample_ids(
     model: torch.nn.Module, rows: int, start: int, stops: set[int], length: int, draw: torch.Generator
 ) -> Int[Tensor, "batch seq"]:
     """Token ids drawn one by one from the model's own distribution (temperature 1), with its key-value cache."""
@@ -75,7 +75,7 @@ def sample_stories(folder: Path, count: int, *, seed: int, batch: int = BATCH, p
     samples: list[Sample] = []
     parts = range(0, count, batch)
     for at in track(parts, "writing stories", console=Console(stderr=True), disable=not progress):
-        ids = _sample_ids(model, min(batch, count - at), start, stops, model.config.max_position_embeddings, draw)
+        ids = sample_ids(model, min(batch, count - at), start, stops, model.config.max_position_embeddings, draw)
         for row in ids[:, 1:].tolist():
             end = next((i for i, token in enumerate(row) if token in stops), None)
             text = tokenizer.decode(row[:end], skip_special_tokens=True).strip()

@@ -4,6 +4,7 @@ import os
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
@@ -91,12 +92,12 @@ def unpack_model(inputs: Inputs, out: Path) -> None:
             if not name.startswith(parent) or "/" in inner or inner in ("", MANIFEST) or inner.endswith(UNSAFE):
                 continue
             total += size
-            if total > LARGEST or Path(inner).name != inner or "\\" in inner:
+            if total > LARGEST or inner == ".." or "\\" in inner:
                 raise CorruptArtifact(f"{archive.name} holds {name!r} of {size} bytes, which is no file of a model")
             with open(out / inner, "wb") as target:
                 while block := handle.read(1 << 20):
                     target.write(block)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise CorruptArtifact(
             f"{archive.name} is no archive of a model: {error}; pack it as .tar.gz or .zip"
         ) from error
@@ -137,7 +138,7 @@ def find_model(text: str, table: Mapping[str, AssetSpec], *, progress: bool = Fa
         if not (folder / "config.json").is_file():
             raise MissingFile(f"{folder} holds no config.json; give a folder that save_pretrained has written")
         return ModelSource(str(folder), "folder", _folder_revision(folder))
-    if _looks_like_path(text) or text.count("/") > 1:
+    if _looks_like_path(text) or text.partition("@")[0].count("/") > 1:
         raise MissingFile(f"no folder {text}; give the folder of a model, an asset name or a hub id owner/name")
     if HUB_ID.fullmatch(text):
         name, _, revision = text.partition("@")

