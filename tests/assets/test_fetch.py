@@ -150,7 +150,7 @@ def test_a_full_disk_keeps_what_has_arrived(server: Server, tmp_path: Path, monk
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data)
 
-    monkeypatch.setattr(module, "open", lambda p, mode: Full(p, mode), raising=False)
+    monkeypatch.setattr(module, "open", Full, raising=False)
     with pytest.raises(StorageFull, match="what has arrived is kept"):
         fetch([server.add("/f", DATA)], SHA, len(DATA), target)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from perimetry.assets.gguf_llama import convert, gguf_tokenizer, gguf_weights, halves_from_pairs, prepare_wheel
 from perimetry.assets.spec import Inputs
@@ -133,10 +133,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LlamaForCausalLM, Pa
 
 def test_logits_are_those_of_the_same_weights(made: tuple[LlamaForCausalLM, Path, Path]) -> None:
     model, _, out = made
-    ours = AutoModelForCausalLM.from_pretrained(out)
+    ours = LlamaForCausalLM.from_pretrained(out)
     assert ours.dtype == torch.float32
     assert ours.config.rms_norm_eps == 1e-5
-    assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
+    assert ours.lm_head.weight is ours.model.embed_tokens.weight
     ids = torch.randint(len(vocabulary()[0]), (3, 17), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(ours(ids).logits, model(ids).logits, rtol=0, atol=0)

@@ -34,7 +34,7 @@ def test_only_files_of_the_right_size_are_hashed(tmp_path: Path, monkeypatch: py
 def test_no_mirror_and_a_wrong_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert find_copy("file", "0", 1) is None
     monkeypatch.setenv("PERIMETRY_MIRROR", str(tmp_path / "none"))
-    with pytest.raises(MissingFile, match="PERIMETRY_MIRROR names .*none, which is no folder"):
+    with pytest.raises(MissingFile, match=r"PERIMETRY_MIRROR names .*none, which is no folder"):
         find_copy("file", "0", 1)
 
 

@@ -38,7 +38,7 @@ def test_npm_itself_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_registry_is_told() -> None:
-    with pytest.raises(DownloadFailed, match="no npm registry is known .* set npm_config_registry"):
+    with pytest.raises(DownloadFailed, match=r"no npm registry is known .* set npm_config_registry"):
         npm_registry()
 
 
@@ -62,5 +62,5 @@ def test_without_metadata_the_usual_address(server: Server, monkeypatch: pytest.
 
 def test_a_registry_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
-    with httpx.Client() as client, pytest.raises(DownloadFailed, match="does not answer .*ConnectError"):
+    with httpx.Client() as client, pytest.raises(DownloadFailed, match=r"does not answer .*ConnectError"):
         find_on_npm(client, "p", "1.0.0")

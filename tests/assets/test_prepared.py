@@ -107,7 +107,7 @@ def test_damage_is_found_and_mended(server: Server) -> None:
 
 
 def test_not_pulled(server: Server) -> None:
-    with pytest.raises(MissingFile, match="tiny is not in the cache .*; run `perimetry assets pull tiny`"):
+    with pytest.raises(MissingFile, match=r"tiny is not in the cache .*; run `perimetry assets pull tiny`"):
         verify_prepared(spec(server.url))
 
 
@@ -159,7 +159,7 @@ def test_a_full_disk_during_preparation_leaves_nothing(server: Server) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     made = spec(server.add("/f", DATA), fill)
-    with pytest.raises(StorageFull, match="no space left while writing .*run the same command again"):
+    with pytest.raises(StorageFull, match=r"no space left while writing .*run the same command again"):
         pulled(made)
     assert [p.name for p in prepared_folder("tiny", 1).parent.iterdir()] == [".lock"]
     pulled(made._replace(prepare=reverse))

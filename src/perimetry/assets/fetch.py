@@ -22,7 +22,7 @@ from perimetry.assets.transport import open_client, redact
 from perimetry.errors import DownloadFailed, HashMismatch, StorageError, StorageFull
 from perimetry.storage import hash_file, require_space
 
-__all__ = ["fetch", "part_path"]
+__all__ = ["Outcome", "fetch", "part_path"]
 
 BLOCK = 1 << 18
 TRIES = 6

@@ -20,7 +20,7 @@ from perimetry.assets.hfmodel import save_model, save_tokenizer
 from perimetry.assets.spec import Inputs
 from perimetry.errors import CorruptArtifact
 
-__all__ = ["convert", "gguf_config", "gguf_tokenizer", "gguf_weights", "prepare_wheel"]
+__all__ = ["convert", "gguf_config", "gguf_tokenizer", "gguf_weights", "halves_from_pairs", "prepare_wheel"]
 
 BLOCK_NAMES = {
     "attn_norm": "input_layernorm",

@@ -14,7 +14,7 @@ from perimetry.assets.pipconfig import PipSettings
 from perimetry.assets.transport import lend_credentials, redact
 from perimetry.errors import DownloadFailed
 
-__all__ = ["find_on_index", "parse_links"]
+__all__ = ["Link", "find_on_index", "parse_links"]
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 

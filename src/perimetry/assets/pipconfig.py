@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["PipSettings", "read_pip_settings"]
+__all__ = ["PipSettings", "parse_listing", "read_pip_settings"]
 
 DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 SECTIONS = ("global", "download", "install", ":env:")

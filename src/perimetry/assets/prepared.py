@@ -26,7 +26,7 @@ from perimetry.storage import (
     write_json,
 )
 
-__all__ = ["MANIFEST", "Verification", "is_pulled", "make", "obtain", "read_manifest", "verify_prepared"]
+__all__ = ["MANIFEST", "Obtained", "Verification", "is_pulled", "make", "obtain", "read_manifest", "verify_prepared"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

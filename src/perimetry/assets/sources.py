@@ -17,7 +17,7 @@ from perimetry.assets.spec import AssetSpec, Inputs, RawFile
 from perimetry.errors import CorruptArtifact, MissingFile, UnknownName, UsageError
 from perimetry.storage import hash_json
 
-__all__ = ["ModelSource", "find_model", "find_texts", "pinned_url"]
+__all__ = ["ModelSource", "find_model", "find_texts", "pinned_url", "unpack_model"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 ARCHIVES = (".tar.gz", ".tgz", ".zip")

@@ -13,7 +13,7 @@ from perimetry.assets.spec import Inputs
 from perimetry.assets.wikitext import clean, is_redirect
 from perimetry.errors import CorruptArtifact
 
-__all__ = ["Page", "prepare_archive", "read_pages"]
+__all__ = ["Page", "Readable", "prepare_archive", "read_pages", "write_articles"]
 
 BLOCK = 1 << 20
 MEMBER = "data/enwik8.gz"

@@ -162,7 +162,7 @@ def clean(markup: str) -> str:
 
     A line stays when it has at least `SHORTEST_LINE` characters, `LETTER_SHARE` of them letters, and no mark-up left.
 
-    >>> clean("'''Anarchism''' is a [[political philosophy|philosophy]]." * 8)[:29]
+    >>> clean("'''Anarchism''' is a [[political philosophy|philosophy]]." * 12)[:29]
     'Anarchism is a philosophy.Ana'
     """
     text = COMMENT.sub("", CONTROL.sub("", markup).replace(HOLE, ""))
