@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, NonFinite
@@ -54,7 +55,9 @@ def write_artifact(
         _check_finite(path / f"{name}.safetensors", group)
     with atomic_directory(path) as folder:
         for name, group in tensors.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, folder / f"{name}.safetensors")
+            # Plain bytes, so that a full disk is an OSError, which the library would wrap in an error of its own.
+            data = to_bytes({k: v.detach().cpu().contiguous() for k, v in group.items()})
+            (folder / f"{name}.safetensors").write_bytes(data)
         for name, document in documents.items():
             write_json(folder / f"{name}.json", document)
         files = {f.name: hash_file(f) for f in sorted(folder.iterdir())}

@@ -1,7 +1,7 @@
 """`perimetry calibrate`: fit a meter on clean text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -54,10 +54,8 @@ def calibrate(
         },
     )
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
-    meter, digest = run_calibration(
-        sae, text, out, settings, runtime, model=model, layer=layer, progress=wants_progress(quiet)
-    )
-    summary = meter.summary() | {"path": str(out), "digest": digest}
+    done = run_calibration(sae, text, out, settings, runtime, model=model, layer=layer, progress=wants_progress(quiet))
+    summary: dict[str, Any] = done.meter.summary() | {"path": str(out), "digest": done.digest}
 
     def human() -> None:
         note(
@@ -65,9 +63,13 @@ def calibrate(
         )
         for row in summary["false_alarms"]:
             note(
-                f"  {row['group']}: alpha {row['alpha']:g} at score {row['threshold']:.4g}, realised false alarms within "
+                f"  {row['group']}: alpha {row['alpha']:g} {_where(row['threshold'])}, realised false alarms within "
                 f"[{row['low']:.4g}, {row['high']:.4g}]"
             )
         note(f'next: perimetry score {out} "a prompt to read"')
 
     emit(summary, json, human)
+
+
+def _where(threshold: float | None) -> str:
+    return "cannot be reached with so few prompts" if threshold is None else f"above score {threshold:.4g}"

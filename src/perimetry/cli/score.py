@@ -1,7 +1,6 @@
 """`perimetry score`: how far a prompt lies outside what the model knows."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +71,7 @@ def _line(value: dict[str, object]) -> str:
 
 
 def _read(path: Path) -> tuple[list[str], list[str]]:
-    from perimetry.assets import read_jsonl
+    from perimetry.assets.documents import read_jsonl
 
-    documents = list(read_jsonl(sys.stdin.buffer if str(path) == "-" else path))
+    documents = list(read_jsonl(Path("/dev/stdin") if str(path) == "-" else path))
     return [d.id for d in documents], [d.text for d in documents]

@@ -25,7 +25,7 @@ from perimetry.shift.clean import cut_passages
 from perimetry.shift.evidence import Prompt
 from perimetry.shift.meter import Meter, all_score_names, score_table
 from perimetry.storage import write_json
-from perimetry.suites import SUITES, Case, Suite, SuiteInputs, read_suite
+from perimetry.suites import SUITES, Case, Suite, SuiteInputs, benign_documents, read_suite
 from perimetry.ui import track
 
 __all__ = ["TEST_SPLIT", "BenchConfig", "build_suites", "measure", "run_bench"]
@@ -99,7 +99,9 @@ def build_suites(
         families = set(config.attack_families)
         pool = read_texts(config.attacks, progress=progress)
         attacks = [d for d in pool if not families or d.meta.get("family") in families]
-        benign = shuffled(list(read_texts(config.benign, progress=progress)), f"benign:{config.seed}")[:4000]
+        texts = list(read_texts(config.benign, progress=progress))
+        usable = benign_documents(texts) if config.benign in ASSETS else texts
+        benign = shuffled(usable, f"benign:{config.seed}")[:4000]
     length, limit = _length(meter), min(config.limit, meter.lm.context - 8)
     shared = {"clean": clean, "attacks": attacks, "benign": benign, "length": length, "limit": limit}
     inputs = SuiteInputs(**shared, words=config.words, n=config.passages, seed=config.seed)
@@ -153,9 +155,7 @@ def measure(
     return rows, roc
 
 
-def _clean_prompts(
-    meter: Meter, clean: Sequence[Document], suites: Sequence[Suite], config: BenchConfig
-) -> list[Prompt]:
+def _clean_prompts(meter: Meter, clean: Sequence[Document], config: BenchConfig) -> list[Prompt]:
     """Clean test prompts of mixed lengths: as many passages as asked for, of documents that no calibration saw."""
     fitted = meter.details.get("config", {})
     found: list[Prompt] = []
@@ -215,7 +215,7 @@ def run_bench(
         rows += new_rows
         roc += new_roc
     say("measuring false alarms on held-out clean text")
-    prompts = _clean_prompts(meters[0], clean, suites, config)
+    prompts = _clean_prompts(meters[0], clean, config)
     first = meters[0]
     quiet = _scored([first], prompts, "clean text", config.batch_tokens, progress)
     p = first.normal.calibration.p_values(first.main, quiet.tables[0][first.main], quiet.lengths)

@@ -4,11 +4,11 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pydantic import Field
 
-from perimetry.activations.text import shuffled
+from perimetry.activations.text import HasText, shuffled
 from perimetry.config import Config
 from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples
 from perimetry.shift.evidence import Extractor, Prompt
@@ -47,13 +47,6 @@ class MeterConfig(Config):
     """Padded tokens of one forward pass."""
 
 
-class _Text(Protocol):
-    @property
-    def id(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-
-
 class CleanParts(NamedTuple):
     """Clean prompts in three disjoint parts; no document is in two of them."""
 
@@ -65,7 +58,7 @@ class CleanParts(NamedTuple):
     """Scores of clean prompts."""
 
 
-def cut_passages(documents: Sequence[_Text], low: int, high: int, seed: int) -> list[tuple[str, str]]:
+def cut_passages(documents: Sequence[HasText], low: int, high: int, seed: int) -> list[tuple[str, str]]:
     """One passage (id, text) a document, its length in words drawn log-uniformly from `low` to `high`.
 
     Documents shorter than `low` words are left out; a document shorter than the drawn length gives all it has.
@@ -82,7 +75,9 @@ def cut_passages(documents: Sequence[_Text], low: int, high: int, seed: int) -> 
     return found
 
 
-def split_clean(extractor: Extractor, documents: Sequence[_Text], config: MeterConfig, *, passages: bool) -> CleanParts:
+def split_clean(
+    extractor: Extractor, documents: Sequence[HasText], config: MeterConfig, *, passages: bool
+) -> CleanParts:
     """Clean prompts for calibration, reference and profile, in this order, from shuffled documents.
 
     With `passages` a document gives one calibration prompt at most, but as many profile passages as are needed.
@@ -111,7 +106,7 @@ def split_clean(extractor: Extractor, documents: Sequence[_Text], config: MeterC
 
 
 def _prompts(
-    extractor: Extractor, documents: Sequence[_Text], config: MeterConfig, passages: bool, turn: int
+    extractor: Extractor, documents: Sequence[HasText], config: MeterConfig, passages: bool, turn: int
 ) -> list[Prompt]:
     """Prompts of these texts; as passages, those that do not fit the context or hold nothing to score are dropped."""
     if not passages:
@@ -126,7 +121,7 @@ def _prompts(
 
 
 def _up_to(
-    extractor: Extractor, documents: Sequence[_Text], config: MeterConfig, passages: bool, tokens: int
+    extractor: Extractor, documents: Sequence[HasText], config: MeterConfig, passages: bool, tokens: int
 ) -> list[Prompt]:
     """Prompts until `tokens` tokens are reached; passages are drawn again from the same texts up to 20 times."""
     found: list[Prompt] = []

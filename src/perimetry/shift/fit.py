@@ -1,7 +1,7 @@
 """Fit meters on clean text: one pass for what is normal, one for the moments of the scores, one to calibrate."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,9 +69,39 @@ def fit_meters(
     """
     for sae in saes:
         check_origin(sae, extractor)
+    profiles, books, spans = _see(extractor, saes, parts.profile, config, progress)
+    detectors = [{name: cls.fit(profile) for name, cls in DETECTORS.items()} for profile in profiles]
+    references = _references(extractor, saes, parts.reference, detectors, config, progress)
+    scores, lengths = _calibration_scores(extractor, saes, parts.calibration, detectors, references, config, progress)
+    texts = [p.text for p in parts.profile]
+    meters: list[Meter] = []
+    for i, sae in enumerate(saes):
+        calibration = Calibration.fit(scores[i], lengths, groups=config.groups, minimum=config.minimum)
+        rates = profiles[i].firing_rates()
+        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans))
+        about = {"profile_tokens": profiles[i].tokens, "calibration_prompts": len(parts.calibration)}
+        about |= {"profile_prompts": len(parts.profile), "config": config.model_dump(mode="json")} | (details or {})
+        meters.append(Meter(extractor, sae.sae, sae.info, normal, main=config.main, details=about))
+    return meters
+
+
+class _Seen(NamedTuple):
+    """What a pass over the profile prompts leaves."""
+
+    profiles: list[Profile]
+    """What is normal under each SAE."""
+    books: list[TopContexts]
+    """Where each concept fires hardest."""
+    spans: list[list[tuple[int, int]]]
+    """Characters under each counted token of each prompt."""
+
+
+def _see(
+    extractor: Extractor, saes: Sequence[LoadedSAE], prompts: Sequence[Prompt], config: MeterConfig, progress: bool
+) -> _Seen:
     vocab = int(extractor.lm.model.config.get_text_config().vocab_size)
     unigrams = torch.zeros(vocab, dtype=torch.int64)
-    for prompt in parts.profile:
+    for prompt in prompts:
         counted = torch.tensor(prompt.encoded.ids)[torch.tensor(prompt.encoded.countable)]
         unigrams += torch.bincount(counted, minlength=vocab)
 
@@ -90,35 +120,23 @@ def fit_meters(
 
     profiles = [profile_of(sae) for sae in saes]
     books = [TopContexts.empty(sae.sae.d_sae, config.contexts) for sae in saes]
-    spans: list[list[tuple[int, int]]] = [[] for _ in parts.profile]
+    spans: list[list[tuple[int, int]]] = [[] for _ in prompts]
     # The likelihood moments come from a share of the profile, since they need the full forward pass.
-    with_logits = max(1, len(parts.profile) // 20)
-    for first, last, logits in ((0, with_logits, True), (with_logits, len(parts.profile), False)):
-        prompts = parts.profile[first:last]
-        captures = extractor.capture(prompts, logits=logits, batch_tokens=config.batch_tokens)
-        for capture in track(captures, "profile of clean text", len(prompts), progress, lambda c: len(c.rows)):
+    with_logits = max(1, len(prompts) // 20)
+    for first, last, logits in ((0, with_logits, True), (with_logits, len(prompts), False)):
+        some = prompts[first:last]
+        captures = extractor.capture(some, logits=logits, batch_tokens=config.batch_tokens)
+        for capture in track(captures, "profile of clean text", len(some), progress, lambda c: len(c.rows)):
             owner = torch.tensor([first + row for row in capture.rows])[capture.prompt]
             place = _places(capture)
             for row, counted in zip(capture.rows, capture.counted, strict=True):
-                all_spans = prompts[row].encoded.spans
+                all_spans = some[row].encoded.spans
                 spans[first + row] = [all_spans[i] or (0, 0) for i in counted.nonzero()[:, 0].tolist()]
             for sae, profile, book in zip(saes, profiles, books, strict=True):
                 evidence = capture.evidence(sae.sae)
                 profile.update(evidence)
                 book.update(evidence.codes.indices, evidence.codes.values, owner, place)
-    detectors = [{name: cls.fit(profile) for name, cls in DETECTORS.items()} for profile in profiles]
-    references = _references(extractor, saes, parts.reference, detectors, config, progress)
-    scores, lengths = _calibration_scores(extractor, saes, parts.calibration, detectors, references, config, progress)
-    texts = [p.text for p in parts.profile]
-    meters: list[Meter] = []
-    for i, sae in enumerate(saes):
-        calibration = Calibration.fit(scores[i], lengths, groups=config.groups, minimum=config.minimum)
-        rates = profiles[i].firing_rates()
-        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans))
-        about = {"profile_tokens": profiles[i].tokens, "calibration_prompts": len(parts.calibration)}
-        about |= {"profile_prompts": len(parts.profile), "config": config.model_dump(mode="json")} | (details or {})
-        meters.append(Meter(extractor, sae.sae, sae.info, normal, main=config.main, details=about))
-    return meters
+    return _Seen(profiles, books, spans)
 
 
 def _places(capture: Capture) -> Tensor:

@@ -32,6 +32,8 @@ KIND = "meter"
 LEVELS: dict[str, str] = {name: cls.level for name, cls in DETECTORS.items()}
 """Level of each detector: `token` or `prompt`."""
 ALPHAS = (0.01, 0.05, 0.1)
+SLACK = 1e-6
+"""p-values are single precision, in which .1 lies above .1."""
 
 
 class Normal(NamedTuple):
@@ -190,7 +192,7 @@ class Meter:
                     id=prompt.id,
                     score=float(main[row]),
                     p_value=float(p_values.p[row]),
-                    flagged=bool(p_values.p[row] <= alpha),
+                    flagged=bool(p_values.p[row] <= alpha + SLACK),
                     alpha=alpha,
                     group=p_values.group[row],
                     fallback=bool(p_values.fallback[row]),
