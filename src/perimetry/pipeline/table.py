@@ -8,12 +8,8 @@ from rich.table import Table
 
 __all__ = ["show_rows", "show_verdicts"]
 
-MARKS = {
-    "good": "[green]holds[/]   ",
-    "bad": "[bold red]fails[/]   ",
-    "open": "[yellow]open[/]    ",
-    "plain": "        ",
-}
+MARKS = {"good": "[green]holds[/]  ", "bad": "[bold red]fails[/]  ", "open": "[yellow]open[/]   "}
+PLAIN = "       "
 
 
 def _column(row: Mapping[str, Any], *, dial: bool) -> str:
@@ -62,4 +58,4 @@ def show_verdicts(results: Mapping[str, Any], console: Console | None = None) ->
 
     console = console or Console()
     for verdict in verdicts(parse_results(dict(results))):
-        console.print(f"{MARKS[verdict.tone]}{verdict.text}", highlight=False)
+        console.print(f"{MARKS.get(verdict.tone, PLAIN)}{verdict.text}", highlight=False)
