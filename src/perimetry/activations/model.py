@@ -81,6 +81,8 @@ class LanguageModel:
     """Beginning-of-sequence token, or None where the model has none."""
     pad_id: int
     """Token that fills padding; never attended to."""
+    origin: str
+    """What `load_language_model` takes to load it again: asset name, hub id, address, or the whole path of a folder."""
     lock: contextlib.AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
     """Held during a forward pass, so that the taps of two threads never see each other's hooks."""
 
@@ -189,12 +191,17 @@ def _require_family(family: str) -> str:
 
 
 def from_pretrained_parts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, revision: str | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    revision: str | None = None,
+    origin: str | None = None,
 ) -> LanguageModel:
     """A language model from objects in memory; the model is frozen and put into evaluation mode.
 
-    Without `revision`, the identity is taken from the parameters themselves. Errors: `UnknownName` for a family that
-    is in no table, `AssetError` for a tokenizer that cannot say which characters a token covers.
+    Without `revision`, the identity is taken from the parameters themselves; without `origin`, it is `name`. Errors:
+    `UnknownName` for a family that is in no table, `AssetError` for a tokenizer that cannot say which characters a
+    token covers.
     """
     config: Any = model.config
     tokens: Any = tokenizer
@@ -217,6 +224,7 @@ def from_pretrained_parts(
         family=family,
         bos_id=tokens.bos_token_id,
         pad_id=next(i for i in (tokens.pad_token_id, tokens.eos_token_id, 0) if i is not None),
+        origin=origin or name,
     )
 
 
@@ -271,9 +279,9 @@ def load_language_model(spec: str, runtime: Runtime, *, progress: bool = False) 
             "the files are incomplete; fetch the model again"
         )
     name = Path(source).name if found.kind in ("folder", "url") else spec
-    return from_pretrained_parts(
-        model.to(runtime.device), tokenizer, name, folder_revision(Path(str(config_file)).parent)
-    )
+    revision = folder_revision(Path(str(config_file)).parent)
+    origin = source if found.kind == "folder" else spec
+    return from_pretrained_parts(model.to(runtime.device), tokenizer, name, revision, origin)
 
 
 def tiny_language_model(family: str = "llama", seed: int = 0) -> LanguageModel:

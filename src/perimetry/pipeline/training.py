@@ -71,7 +71,7 @@ def describe_source(
     """What is stored beside an SAE of where its training data came from."""
     name = hook_name(layer, lm.family)
     return {
-        "model": lm.name,
+        "model": lm.origin,
         "revision": lm.revision,
         "layer": layer,
         "hook_name": name.transformer_lens,

@@ -256,7 +256,7 @@ class Meter:
             {
                 "meter": {
                     "perimetry": __version__,
-                    "model": self.lm.name,
+                    "model": self.lm.origin,
                     "revision": self.lm.revision,
                     "dtype": dtype_name(self.lm.dtype),
                     "layer": self.extractor.tap.layer,

@@ -18,7 +18,7 @@ class SAEInfo(Config):
     architecture: str
     """Native name in `ARCHITECTURES`; `unknown:NAME` is never stored."""
     model: str | None = None
-    """Name of the language model."""
+    """The language model: asset name, hub id, address or folder, as it can be loaded again."""
     revision: str | None = None
     """Revision of the language model: a commit, or the hash of its files."""
     model_class: str = "AutoModelForCausalLM"
