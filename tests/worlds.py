@@ -179,9 +179,7 @@ def make_world(root: Path) -> World:
     trained = run_main(*train_arguments(model, corpus, root / "sae"))
     assert trained.code == 0, trained.err
     fitted = run_main(
-        *calibrate_arguments(
-            root / "sae", prompts, root / "meter", config=settings, more=("--model", str(model))
-        )
+        *calibrate_arguments(root / "sae", prompts, root / "meter", config=settings, more=("--model", str(model)))
     )
     assert fitted.code == 0, fitted.err
     return World(root, model, corpus, prompts, settings, root / "sae", root / "meter")

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, NonFinite
+from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, NonFinite, StorageError
 from perimetry.storage import atomic_directory, hash_file, hash_json, read_json, write_json
 
-__all__ = ["MANIFEST", "Artifact", "read_artifact", "write_artifact"]
+__all__ = ["MANIFEST", "Artifact", "read_artifact", "require_replaceable", "write_artifact"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -44,13 +44,35 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise NonFinite(f"{path} holds NaN or infinity in {name!r}; finite numbers are wanted; make it again")
 
 
+def require_replaceable(path: Path, kind: str) -> None:
+    """Refuse to put an artifact in the place of anything but an empty folder or an artifact of its kind.
+
+    `write_artifact` asks this too; ask it before hours of work. Errors: `StorageError`.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    found: Any = None
+    if (path / MANIFEST).is_file():
+        try:
+            found = read_json(path / MANIFEST)
+        except CorruptArtifact:
+            if all(entry.suffix in (".json", ".safetensors") for entry in path.iterdir()):
+                return
+    if not isinstance(found, dict) or found.get("kind") != kind:
+        raise StorageError(
+            f"{path} exists and is no {kind}; nothing there was touched; choose another folder, or remove it first"
+        )
+
+
 def write_artifact(
     path: Path, kind: str, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]
 ) -> str:
     """Write an artifact atomically (an older one at `path` is replaced in one step) and return its digest.
 
-    Errors: `NonFinite` before anything is written, `StorageFull`, `StorageError`.
+    Errors: `NonFinite` before anything is written, `StorageFull`, `StorageError`, which is also raised where something
+    else than an artifact of this kind is in the place.
     """
+    require_replaceable(path, kind)
     for name, group in tensors.items():
         _check_finite(path / f"{name}.safetensors", group)
     with atomic_directory(path) as folder:

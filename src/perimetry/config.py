@@ -3,6 +3,7 @@
 Configurations are values: nothing changes one, and what is computed from one goes into a new object.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from perimetry.errors import ConfigError, MissingFile, nearest
 from perimetry.storage import hash_json
 
-__all__ = ["Config", "load_config"]
+__all__ = ["Config", "build", "load_config", "refusal"]
 
 C = TypeVar("C", bound="Config")
 
@@ -29,17 +30,30 @@ class Config(BaseModel):
         return hash_json(self.model_dump(mode="json"))
 
 
-def _explain(kind: str, cls: type[Config], error: ValidationError) -> str:
+def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys of the configuration that lies at `path` of `cls`; none where that is no configuration."""
+    for step in path:
+        field = cls.model_fields.get(str(step))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        cls = field.annotation
+    return sorted(cls.model_fields)
+
+
+def refusal(kind: str, error: ValidationError, cls: type[Config] | None = None) -> ConfigError:
+    """What pydantic refused as one readable error; with `cls` an unknown key names the nearest one."""
     parts: list[str] = []
     for problem in error.errors():
-        where = ".".join(str(p) for p in problem["loc"]) or kind
+        where = ".".join(str(p) for p in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            hint = nearest(str(problem["loc"][-1]), cls.model_fields)
+            known = [] if cls is None else _keys(cls, problem["loc"][:-1])
+            hint = nearest(str(problem["loc"][-1]), known)
             near = f"; the nearest key is {hint!r}" if hint else ""
-            parts.append(f"unknown key {where!r}{near}; known: {', '.join(sorted(cls.model_fields))}")
+            parts.append(f"unknown key {where!r}{near}" + (f"; known: {', '.join(known)}" if known else ""))
         else:
-            parts.append(f"{where} = {problem.get('input')!r}: {problem['msg']}")
-    return f"{kind}: " + "; ".join(parts)
+            parts.append(f"{where} = {problem.get('input')!r}: {message}" if where else message)
+    return ConfigError(f"{kind}: " + "; ".join(parts))
 
 
 def build(cls: type[C], values: Mapping[str, Any], kind: str) -> C:
@@ -47,7 +61,27 @@ def build(cls: type[C], values: Mapping[str, Any], kind: str) -> C:
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_explain(kind, cls, error)) from error
+        raise refusal(kind, error, cls) from error
+
+
+def _section(document: Mapping[str, Any], section: str, file: Path) -> Mapping[str, Any]:
+    found = document.get(section)
+    if not isinstance(found, dict):
+        hint = nearest(section, document)
+        near = f"; the nearest name in it is {hint!r}" if hint else ""
+        raise ConfigError(
+            f"{file} has no section [{section}]{near}; put the settings of this command under that heading"
+        )
+    return found
+
+
+def _plain(name: str, value: str) -> Any:
+    if not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ConfigError(f"the environment variable {name} is not JSON: {error}; mend it") from error
 
 
 def load_config(
@@ -60,8 +94,8 @@ def load_config(
 ) -> C:
     """Build `cls` from `[section]` of a TOML file, then `PERIMETRY_SECTION_KEY` variables, then `overrides`.
 
-    `overrides` whose value is None count as not given. Errors: `ConfigError` (unknown key, bad value, bad TOML),
-    `MissingFile`.
+    `overrides` whose value is None count as not given; a variable that begins with `[` or `{` is read as JSON. Errors:
+    `ConfigError` (unknown key, bad value, bad TOML, no such section), `MissingFile`.
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -71,12 +105,12 @@ def load_config(
             document = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} is not TOML: {error}; mend it") from error
-        values.update(document.get(section, {}))
+        values.update(_section(document, section, file))
     env = os.environ if environment is None else environment
     prefix = f"PERIMETRY_{section.upper()}_"
     for name, value in env.items():
         key = name[len(prefix) :].lower()
         if name.startswith(prefix):
-            values[key] = value
+            values[key] = _plain(name, value)
     values.update({k: v for k, v in (overrides or {}).items() if v is not None})
     return build(cls, values, f"configuration [{section}]")

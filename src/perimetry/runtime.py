@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 
 from perimetry.config import Config
 from perimetry.errors import ConfigError
@@ -23,7 +24,7 @@ class RuntimeConfig(Config):
     """`auto` (a CUDA device where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     dtype: Dtype = "auto"
     """Compute dtype of the language model; `auto` is bfloat16 where the processor multiplies it natively."""
-    threads: int = 0
+    threads: int = Field(default=0, ge=0)
     """Threads of CPU operations; 0 leaves the default of the machine."""
 
 

@@ -91,6 +91,7 @@ def atomic_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     An existing `path` is moved aside first and removed after the rename (with `replace=False` it is an error).
     """
+    path = Path(os.path.abspath(path))  # "." and ".." have no name to put a temporary one beside
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{uuid.uuid4().hex[:8]}")
     old = temporary.with_name(temporary.name + ".old")
     try:

@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError
 
 from perimetry import __version__
 from perimetry.cli import assets, bench, calibrate, demo, doctor, report, score, train
-from perimetry.errors import PerimetryError
+from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
 
@@ -50,9 +50,24 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, as_json)
     except CycloptsError as error:
         return _fail(error, as_json)
+    except ValueError as error:
+        from pydantic import ValidationError  # late: takes a tenth of a second
+
+        from perimetry.config import refusal
+
+        if not isinstance(error, ValidationError):
+            raise
+        return _fail(refusal(error.title, error), as_json)
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:
+        # The reader has gone; without this the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        why = error.strerror or type(error).__name__
+        return _fail(StorageError(f"{error.filename}: {why}; check the path and its permissions"), as_json)
     return result if isinstance(result, int) else 0

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-__all__ = ["ConfigFile", "Device", "DtypeFlag", "Json", "Out", "Quiet", "Threads", "emit", "note", "wants_progress"]
+__all__ = [
+    "ConfigFile",
+    "Device",
+    "DtypeFlag",
+    "Json",
+    "Out",
+    "Quiet",
+    "Threads",
+    "emit",
+    "json_line",
+    "note",
+    "wants_progress",
+]
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bars.")]
@@ -33,9 +45,19 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def json_line(value: Mapping[str, Any]) -> str:
+    """One line of strict JSON in plain characters, or with escapes where standard output cannot write those."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return line
+
+
 def emit(value: Mapping[str, Any], as_json: bool, human: Callable[[], None]) -> None:
     """Print `value` as one JSON object where asked, else let `human` print it for a person."""
     if as_json:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False))  # noqa: T201
+        print(json_line(value))  # noqa: T201
     else:
         human()

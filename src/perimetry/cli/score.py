@@ -1,12 +1,12 @@
 """`perimetry score`: how far a prompt lies outside what the model knows."""
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, wants_progress
+from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, json_line, wants_progress
 
 __all__ = ["score"]
 
@@ -14,7 +14,10 @@ __all__ = ["score"]
 def score(
     meter: Annotated[Path, Parameter(help="The meter: a folder that `perimetry calibrate` or the demo wrote.")],
     *texts: Annotated[str, Parameter(help="Prompts to read.")],
-    input: Annotated[Path | None, Parameter(help='JSONL file with lines {"id", "text"}; - is standard input.')] = None,
+    input: Annotated[
+        Path | None,
+        Parameter(help='JSONL file with lines {"id", "text"}; - is standard input.', allow_leading_hyphen=True),
+    ] = None,
     json: Json = False,
     detectors: Annotated[str, Parameter(help="main, all, or names with commas (`nll,surprise.top10`).")] = "main",
     tokens: Annotated[bool, Parameter(negative="", help="Per-token text and scores in the JSON lines.")] = False,
@@ -57,7 +60,7 @@ def score(
     )
     if json:
         for reading in readings:
-            print(_line(reading.to_json(tokens=tokens, concepts=concepts)))  # noqa: T201
+            print(json_line(reading.to_json(tokens=tokens, concepts=concepts)))  # noqa: T201
     else:
         from perimetry.cli.show import show_reading
 
@@ -66,12 +69,8 @@ def score(
     return int(fail_on_alarm and any(r.flagged for r in readings))
 
 
-def _line(value: dict[str, object]) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def _read(path: Path) -> tuple[list[str], list[str]]:
     from perimetry.assets.documents import read_jsonl
 
-    documents = list(read_jsonl(Path("/dev/stdin") if str(path) == "-" else path))
+    documents = list(read_jsonl(sys.stdin.buffer if str(path) == "-" else path))
     return [d.id for d in documents], [d.text for d in documents]

@@ -1,15 +1,28 @@
 """A reading as a person would like to see it in a terminal."""
 
+import unicodedata
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from perimetry.shift.reading import Reading
 
-__all__ = ["heat_text", "show_reading"]
+__all__ = ["heat_text", "show_reading", "visible"]
 
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 """Viridis, dark to bright: readable without colour sight, since brightness alone carries the order."""
+
+
+def visible(text: str) -> str:
+    """A prompt may hold terminal commands: control characters other than line ends and tabs become the replacement sign.
+
+    >>> visible("a\x1b[31mb")
+    'a�[31mb'
+    """
+    shown = ("\n", "\t")
+    return "".join(c if c in shown or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text)
 
 
 def heat_text(reading: Reading) -> Text:
@@ -22,7 +35,7 @@ def heat_text(reading: Reading) -> Text:
         if rank >= 0.6:
             shade = SHADES[min(len(SHADES) - 1, int((rank - 0.6) / 0.4 * len(SHADES)))]
             style = f"{'black' if rank > 0.8 else 'white'} on {shade}"
-        out.append(token.text, style=style)
+        out.append(visible(token.text), style=style)
     return out
 
 
@@ -32,7 +45,7 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
     verdict = "[bold red]outside[/]" if reading.flagged else "[green]inside[/]"
     share = f"{reading.p_value:.3g}"
     console.print(
-        f"\n[bold]{reading.id}[/]  {verdict} at alpha {reading.alpha:g}   score [bold]{reading.score:.4g}[/] "
+        f"\n[bold]{escape(visible(reading.id))}[/]  {verdict} at alpha {reading.alpha:g}   score [bold]{reading.score:.4g}[/] "
         f"({reading.detector})   p [bold]{share}[/]"
     )
     console.print(
@@ -41,13 +54,15 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
         + f"; {reading.tokens_scored} tokens scored, {reading.tokens_excluded} excluded"
         + ("  [yellow](cut to the context)[/]" if reading.truncated else "")
     )
-    console.print(heat_text(reading) if reading.tokens else Text(text))
+    console.print(heat_text(reading) if reading.tokens else Text(visible(text)))
     if reading.concepts:
         table = Table(title="concepts that speak for the score", title_justify="left", expand=False)
         for heading in ("concept", "at token", "activation", "clean rate", "usually fires in"):
             table.add_column(heading, justify="left" if heading in ("at token", "usually fires in") else "right")
         for concept in reading.concepts:
-            context = Text(concept.contexts[0] if concept.contexts else "(never on clean text)", overflow="ellipsis")
+            context = Text(
+                visible(concept.contexts[0]) if concept.contexts else "(never on clean text)", overflow="ellipsis"
+            )
             table.add_row(
                 str(concept.latent),
                 Text(repr(concept.token)[1:-1]),

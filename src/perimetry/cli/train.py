@@ -67,7 +67,7 @@ def train(
         context=context,
         epochs=epochs,
         live=live,
-        seeds=tuple(seed or [recipe.seed]),
+        seeds=tuple(dict.fromkeys(seed or [recipe.seed])),
         store=None if store is None else str(store),
     )
     trained = run_training(plan, recipe, out, runtime, progress=wants_progress(quiet))

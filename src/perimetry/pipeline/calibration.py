@@ -7,6 +7,7 @@ from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import collate, encode
 from perimetry.activations.tap import Tap
+from perimetry.artifact import require_replaceable
 from perimetry.assets import Document, read_texts
 from perimetry.config import build
 from perimetry.errors import ConfigError, PerimetryError, TooFewSamples
@@ -15,7 +16,7 @@ from perimetry.sae.formats import LoadedSAE, load_sae
 from perimetry.shift.clean import MeterConfig, split_clean
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.fit import check_origin, fit_meters
-from perimetry.shift.meter import Meter
+from perimetry.shift.meter import KIND, Meter
 
 __all__ = ["Calibrated", "are_prompts", "fitted_policy", "run_calibration"]
 
@@ -72,9 +73,10 @@ def run_calibration(
 ) -> Calibrated:
     """Fit a meter and save it to `out`.
 
-    Model and layer default to what the SAE says it was trained on. Errors: `ConfigError` when neither says it, and
-    those of `load_sae`, `check_origin`, `split_clean` and `fit_meters`.
+    Model and layer default to what the SAE says it was trained on. Errors: `ConfigError` when neither says it,
+    `StorageError` when `out` holds something else than a meter, and those of `load_sae`, `check_origin`, `split_clean` and `fit_meters`.
     """
+    require_replaceable(out, KIND)
     sae: LoadedSAE = load_sae(sae_path)
     name = model or sae.info.model
     if name is None:

@@ -2,10 +2,12 @@
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
@@ -97,7 +99,14 @@ def _equals(lm: LanguageModel, layer: int, ids: torch.Tensor, attention: torch.T
 
 def _stops(lm: LanguageModel, tap: Tap, layer: int, ids: torch.Tensor, attention: torch.Tensor) -> Check:
     ran: list[int] = []
-    handles = [block.register_forward_pre_hook(lambda _m, _a, i=i: ran.append(i)) for i, block in enumerate(lm.blocks)]
+
+    def noting(number: int) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:  # noqa: ARG001
+            ran.append(number)
+
+        return hook
+
+    handles = [block.register_forward_pre_hook(noting(i)) for i, block in enumerate(lm.blocks)]
     try:
         tap.read(ids, attention)
     finally:

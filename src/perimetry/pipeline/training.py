@@ -12,6 +12,7 @@ from perimetry.activations.stream import LiveStream, StreamConfig
 from perimetry.activations.tap import hook_name
 from perimetry.assets import Document, read_texts
 from perimetry.config import Config
+from perimetry.errors import TooFewSamples
 from perimetry.runtime import Runtime, dtype_name
 from perimetry.train import TrainConfig, TrainResult, train_many
 
@@ -98,10 +99,22 @@ def train_seeds(
     return train_many(configs, source, folders, progress=progress, model_info=info)
 
 
+def _require_rows(rows: int, tokens: int, plan: TrainingPlan) -> None:
+    """Refuse to repeat a text more often than was asked for."""
+    if rows * plan.epochs < tokens:
+        raise TooFewSamples(
+            f"the text {plan.text!r} gives {rows:,} tokens, {plan.epochs:g} time(s) that is less than the {tokens:,} to "
+            f"train on; give more text, --tokens {int(rows * plan.epochs)}, or --epochs {-(-tokens // max(rows, 1))}"
+        )
+
+
 def run_training(
     plan: TrainingPlan, recipe: TrainConfig, out: Path, runtime: Runtime, *, progress: bool = False
 ) -> list[TrainedSAE]:
-    """Harvest and train; resumes what a killed call left."""
+    """Harvest and train; resumes what a killed call left.
+
+    Errors: `TooFewSamples` when the text holds too little for the tokens and epochs asked for, and those of every step.
+    """
     lm = load_language_model(plan.model, runtime, progress=progress)
     layer = middle_layer(lm, plan.layer)
     documents: list[Document] = list(read_texts(plan.text, progress=progress))
@@ -114,6 +127,7 @@ def run_training(
         settings = HarvestConfig(tokens=wanted, context=plan.context, batch_rows=32, seed=recipe.data_seed)
         folder = Path(plan.store) if plan.store is not None else out / "store"
         source = harvest(lm, layer, documents, folder, settings, progress=progress)
+        _require_rows(len(source), recipe.tokens, plan)
     info = describe_source(lm, layer, source, plan.text, plan.context)
     results = train_seeds(recipe, plan.seeds, source, out, info, progress=progress)
     return [

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from perimetry.activations.text import HasText, shuffled
 from perimetry.config import Config
-from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples
+from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples, UsageError
 from perimetry.shift.evidence import Extractor, Prompt
 
 __all__ = ["CleanParts", "MeterConfig", "cut_passages", "split_clean"]
@@ -81,12 +81,13 @@ def split_clean(
     """Clean prompts for calibration, reference and profile, in this order, from shuffled documents.
 
     With `passages` a document gives one calibration prompt at most, but as many profile passages as are needed.
-    Errors: `TooFewSamples` says how many there are and how many were wanted.
+    Errors: `TooFewSamples` says how many there are and how many were wanted; `UsageError` where texts share an id;
+    `PromptTooLong`, `NoScorableToken` and `EmptyText` for a prompt, where texts are not cut into passages.
     """
     order = shuffled(documents, f"meter:{config.seed}")
     by_id = {d.id: i for i, d in enumerate(order)}
     if len(by_id) != len(order):
-        raise TooFewSamples(f"{len(order) - len(by_id)} texts share an id with another one; give every text its own id")
+        raise UsageError(f"{len(order) - len(by_id)} texts share an id with another one; give every text its own id")
     calibration: list[Prompt] = []
     used = 0
     while used < len(order) and len(calibration) < config.calibration_prompts:
@@ -110,7 +111,11 @@ def _prompts(
 ) -> list[Prompt]:
     """Prompts of these texts; as passages, those that do not fit the context or hold nothing to score are dropped."""
     if not passages:
-        return extractor.prepare([d.id for d in documents], [d.text for d in documents])
+        try:
+            return extractor.prepare([d.id for d in documents], [d.text for d in documents])
+        except PromptTooLong as error:
+            what = str(error).partition("; ")[0]
+            raise PromptTooLong(f"{what}; shorten or remove it, or cut the texts with --passages") from error
     found: list[Prompt] = []
     for name, text in cut_passages(documents, config.words_low, config.words_high, config.seed + 1000 * turn):
         try:

@@ -18,7 +18,7 @@ from perimetry.shift.contexts import TopContexts
 from perimetry.shift.evidence import Capture, Extractor, Prompt
 from perimetry.shift.explain import ContextBook, snippet
 from perimetry.shift.meter import LEVELS, Meter, Normal, all_score_names, score_table
-from perimetry.shift.pooling import Reference, reference_of
+from perimetry.shift.pooling import Reference, parse_score, reference_of
 from perimetry.shift.profile import Dictionary, Profile
 from perimetry.ui import track
 
@@ -65,8 +65,9 @@ def fit_meters(
 ) -> list[Meter]:
     """One meter for each SAE, all from the same forward passes.
 
-    Errors: `TooFewSamples`, `NonFinite`, and those of `check_origin`.
+    Errors: `UnknownName` for a main detector that is none, `TooFewSamples`, `NonFinite`, and those of `check_origin`.
     """
+    parse_score(config.main, LEVELS)
     for sae in saes:
         check_origin(sae, extractor)
     profiles, books, spans = _see(extractor, saes, parts.profile, config, progress)

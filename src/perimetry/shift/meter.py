@@ -32,8 +32,6 @@ KIND = "meter"
 LEVELS: dict[str, str] = {name: cls.level for name, cls in DETECTORS.items()}
 """Level of each detector: `token` or `prompt`."""
 ALPHAS = (0.01, 0.05, 0.1)
-SLACK = 1e-6
-"""p-values are single precision, in which .1 lies above .1."""
 
 
 class Normal(NamedTuple):
@@ -154,10 +152,12 @@ class Meter:
 
         `alpha` is the false-alarm rate on clean text of the calibration's kind. With `explain` a reading carries the
         concepts that speak for its score. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
-        `UnknownName`, `ConfigError` for an alpha outside (0, 1).
+        `UnknownName`, `ConfigError` for an alpha outside (0, 1) or an empty batch.
         """
         if not 0 < alpha < 1:
             raise ConfigError(f"alpha is {alpha}; a false-alarm rate between 0 and 1 is wanted, such as 0.05")
+        if batch_tokens < 1:
+            raise ConfigError(f"a batch of {batch_tokens} tokens holds nothing; wanted at least 1, such as 4096")
         names = self.names(detectors)
         prompts = self.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
         found: list[Reading | None] = [None] * len(prompts)
@@ -192,7 +192,7 @@ class Meter:
                     id=prompt.id,
                     score=float(main[row]),
                     p_value=float(p_values.p[row]),
-                    flagged=bool(p_values.p[row] <= alpha + SLACK),
+                    flagged=bool(p_values.p[row] <= alpha),
                     alpha=alpha,
                     group=p_values.group[row],
                     fallback=bool(p_values.fallback[row]),
