@@ -35,7 +35,8 @@ def calibrate(
 ) -> None:
     """Fit a meter on clean text: what is normal, and how often normal text scores how high.
 
-    The text is cut into two disjoint parts by document: one for the profile, one for the calibration.
+    The text is cut into three disjoint parts by document: for the profile, for the moments of the scores, and for the
+    calibration.
     """
     from perimetry.config import load_config
     from perimetry.pipeline.calibration import run_calibration
