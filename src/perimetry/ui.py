@@ -8,7 +8,9 @@ __all__ = ["track"]
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], what: str, total: float, show: bool, size: Callable[[T], float]) -> Iterator[T]:
+def track(
+    items: Iterable[T], what: str, total: float | int, show: bool, size: Callable[[T], float | int]
+) -> Iterator[T]:
     """Hand the items on; with `show` a bar counts their sizes up to `total`."""
     if not show:
         yield from items
