@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from perimetry.activations.tiny import tiny_parts
-from perimetry.errors import AssetError, UnknownName
+from perimetry.errors import AssetError, NonFinite, UnknownName
 from perimetry.runtime import Runtime
 from perimetry.storage import hash_file, hash_json
 
@@ -199,9 +199,8 @@ def from_pretrained_parts(
 ) -> LanguageModel:
     """A language model from objects in memory; the model is frozen and put into evaluation mode.
 
-    Without `revision`, the identity is taken from the parameters themselves; without `origin`, it is `name`. Errors:
-    `UnknownName` for a family that is in no table, `AssetError` for a tokenizer that cannot say which characters a
-    token covers.
+    Without `revision`, the identity is taken from the parameters; without `origin`, it is `name`. Errors: `UnknownName`
+    for a family that is in no table, `AssetError` for a tokenizer that cannot say which characters a token covers.
     """
     config: Any = model.config
     tokens: Any = tokenizer
@@ -240,12 +239,20 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _require_finite(model: PreTrainedModel, spec: str) -> None:
+    # Attention kernels turn a NaN in the queries into zeros, so that it would never be seen in the activations.
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NonFinite(
+                f"model {spec!r} holds NaN or infinity in {name!r}; finite weights are wanted; fetch or make it again"
+            )
+
+
 def load_language_model(spec: str, runtime: Runtime, *, progress: bool = False) -> LanguageModel:
     """The model called `spec`: the name of an asset, a local folder, or a hub id; `progress` shows downloads.
 
     Only safetensors weights are read and no code of a model folder is run. Errors: `AssetError` (no such model, other
-    weight formats, weights missing from the files), `UnknownName` (a family that is in no table), and what
-    `perimetry.assets` raises.
+    weight formats, weights missing), `NonFinite`, `UnknownName` (a family in no table), what `perimetry.assets` raises.
     """
     from perimetry.assets import resolve_model
 
@@ -278,9 +285,9 @@ def load_language_model(spec: str, runtime: Runtime, *, progress: bool = False) 
             f"model {spec!r} lacks weights its configuration wants: {', '.join(missing[:3])} ({len(missing)} in all); "
             "the files are incomplete; fetch the model again"
         )
+    _require_finite(model, spec)
     name = Path(source).name if found.kind in ("folder", "url") else spec
-    revision = folder_revision(Path(str(config_file)).parent)
-    origin = source if found.kind == "folder" else spec
+    revision, origin = folder_revision(Path(str(config_file)).parent), source if found.kind == "folder" else spec
     return from_pretrained_parts(model.to(runtime.device), tokenizer, name, revision, origin)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perimetry.activations.text import HasText, shuffled
 from perimetry.config import Config
@@ -45,6 +45,12 @@ class MeterConfig(Config):
     """Seed of the cutting and of the split."""
     batch_tokens: int = Field(default=4096, ge=16)
     """Padded tokens of one forward pass."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MeterConfig":
+        if self.words_low > self.words_high:
+            raise ValueError(f"words_low = {self.words_low} exceeds words_high = {self.words_high}; swap them")
+        return self
 
 
 class CleanParts(NamedTuple):
