@@ -20,11 +20,13 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests/house
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/train_step.py --json
-	$(BIN)/python benchmarks/score.py --json
+	$(BIN)/python benchmarks/train_step.py --out runs/bench/train_step.json
+	$(BIN)/python benchmarks/score.py --out runs/bench/score.json
+	$(BIN)/python benchmarks/harvest.py --out runs/bench/harvest.json
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_results.py
 
 # The build itself runs without isolation, so that its back end is pinned by the constraints too.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,0 +1,73 @@
+"""What a store costs beyond the forward pass: time of `harvest` over that of the truncated pass alone.
+
+The pass reads the same packed rows up to the tapped block and throws the result away; the harvest also tokenises,
+packs, drops what does not count, and writes hashed shards to the disk.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from itertools import count, islice
+from pathlib import Path
+
+from _common import finish, parser, ratio, row, runtime_of, spread, take_turns
+from _meters import clean_documents, save_tiny_model
+from perimetry.activations.feed import row_batches
+from perimetry.activations.model import LanguageModel, load_language_model
+from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.prompts import PromptBatch, collate
+from perimetry.activations.store import HarvestConfig, harvest
+from perimetry.activations.tap import Tap
+from perimetry.activations.text import shuffled
+
+SINK_NORM = 1e6
+"""Fixed beforehand, so that no turn spends time on fitting it."""
+
+
+def truncated_pass(tap: Tap, lm: LanguageModel, batches: Sequence[PromptBatch]) -> None:
+    """The blocks up to the tap."""
+    for batch in batches:
+        tap.read(batch.ids.to(lm.device), batch.attention.to(lm.device))
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__).parse_args()
+    tiny, quick = arguments.tiny, arguments.quick
+    runtime = runtime_of(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        lm = load_language_model(save_tiny_model(root / "model") if tiny else "smollm2-135m-instruct", runtime)
+        documents = clean_documents(tiny=tiny)[:4000]
+        layer, rows_a_batch = (1, 4) if tiny else (12, 32)
+        policy = TokenPolicy(prepend_bos=lm.bos_id is not None, max_norm=SINK_NORM)
+        config = HarvestConfig(
+            tokens=1000 if tiny else 8192 if quick else 32_768,
+            context=64 if tiny else 128,
+            batch_rows=rows_a_batch,
+            policy=policy,
+        )
+        ordered = shuffled(documents, config.seed)
+        packed = row_batches(ordered, lm, policy, config.context, rows_a_batch)
+        need = -(-config.tokens // (rows_a_batch * (config.context - 1)))
+        batches = [collate(rows, lm.pad_id) for rows in islice(packed, need)]
+        tap, turns = Tap(lm, layer), count()
+
+        def store() -> None:
+            place = root / f"store-{next(turns)}"
+            harvest(lm, layer, documents, place, config)
+            shutil.rmtree(place)
+
+        calls = {"truncated pass": lambda: truncated_pass(tap, lm, batches), "harvest": store}
+        seconds = take_turns(calls, arguments.repeats)
+        tokens = {"truncated pass": sum(int(b.countable.sum()) for b in batches), "harvest": config.tokens}
+        about = {"model": lm.name, "layer": layer, "context": config.context, "tokens": config.tokens}
+        for_each = {arm: [tokens[arm] / s for s in taken] for arm, taken in seconds.items()}
+        per_token = {arm: [1 / speed for speed in speeds] for arm, speeds in for_each.items()}
+        rows = [row("time_ratio", "harvest", "truncated pass", ratio(per_token, "harvest", "truncated pass"), **about)]
+        rows += [row("tokens_per_s", arm, "", spread(speeds), **about) for arm, speeds in for_each.items()]
+        finish(arguments, "harvest", rows)
+
+
+if __name__ == "__main__":
+    main()
