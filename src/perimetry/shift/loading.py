@@ -46,8 +46,8 @@ def load_meter(
         raise CorruptArtifact(f"{path} lacks meter.json; make the meter again")
     try:
         return _assemble(artifact, document, runtime or start(), model, dtype, lm, policy)
-    except (KeyError, TypeError, IndexError) as error:
-        raise CorruptArtifact(f"{path} is no meter of this version: {error!r} is missing; make it again") from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(f"{path} is no meter of this version ({error!r}); make it again") from error
 
 
 def _assemble(
