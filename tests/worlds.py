@@ -117,6 +117,7 @@ def run_child(*arguments: str | Path, **extra: str) -> Outcome:
         [sys.executable, "-m", "perimetry", *map(str, arguments)],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         env=child_environment(**extra),
     )

@@ -1,5 +1,6 @@
 """`python -m perimetry.cli`, and what the console script calls."""
 
+import io
 import sys
 
 from perimetry.cli import main
@@ -9,6 +10,10 @@ __all__ = ["run"]
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Prompts hold any character; one that the terminal cannot show must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 
