@@ -119,8 +119,9 @@ def test_long_prompts_are_cut_on_demand_only(world: World, tmp_path: Path) -> No
     assert "at most 128 fit the context" in message
     assert "--truncate" in message
     done = run_main("score", world.meter, "--input", file, "--json", "--truncate")
-    assert [(line["truncated"], line["tokens_scored"]) for line in done.lines()][0][0] is False
-    assert [(line["truncated"], line["tokens_scored"]) for line in done.lines()][1] == (True, 127)
+    short, long = done.lines()
+    assert short["truncated"] is False
+    assert (long["truncated"], long["tokens_scored"]) == (True, 127)
 
 
 def test_batches_do_not_change_the_lines(world: World, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 app = App(
     name="perimetry",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help="Map the limits of what a transformer understands: train SAEs, calibrate a shift meter, read prompts.",
     help_epilogue="Settings come from --config FILE (TOML, one section a command), then PERIMETRY_COMMAND_KEY in the "
     "environment, then flags. Every command takes --json. Exit codes: 0 fine, 1 alarm (with --fail-on-alarm), 2 error.",
