@@ -17,7 +17,7 @@ __all__ = ["clean_documents", "make_meter", "passages_of", "save_tiny_model", "w
 
 WORDS = ("the", "river", "stone", "a", "house", "of", "old", "people", "went", "over", "hill", "and", "sea", "light")
 TINY: dict[str, Any] = {"width": 64, "k": 6, "tokens": 2048, "batch": 128}
-SMALL: dict[str, Any] = {"width": 4608, "k": 32, "tokens": 32_768, "batch": 2048}
+SMALL: dict[str, Any] = {"width": 4608, "k": 32, "tokens": 16_384, "batch": 2048}
 """The default dictionary, trained just long enough that its counts are those of a real one."""
 
 
@@ -58,7 +58,7 @@ def make_meter(folder: Path, documents: list[Document], runtime: Runtime, *, tin
     few: dict[str, Any] = {"profile_tokens": 2000, "reference_tokens": 500, "bank": 256} if tiny else {}
     config = MeterConfig(calibration_prompts=40, groups=1, minimum=19, words_low=5, words_high=24, **few)
     if not tiny:
-        config = config.model_copy(update={"words_low": 15, "words_high": 120, "profile_tokens": 30_000})
+        config = config.model_copy(update={"words_low": 15, "words_high": 120, "profile_tokens": 8_000, "reference_tokens": 1_000})
     config = config.model_copy(update={"passages": True})
     return run_calibration(trained.path, text, folder / "meter", config, runtime, model=model).meter
 

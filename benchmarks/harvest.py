@@ -42,7 +42,7 @@ def main() -> None:
         layer, rows_a_batch = (1, 4) if tiny else (12, 32)
         policy = TokenPolicy(prepend_bos=lm.bos_id is not None, max_norm=SINK_NORM)
         config = HarvestConfig(
-            tokens=1000 if tiny else 8192 if quick else 32_768,
+            tokens=1000 if tiny else 4096 if quick else 16_384,
             context=64 if tiny else 128,
             batch_rows=rows_a_batch,
             policy=policy,

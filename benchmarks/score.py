@@ -48,7 +48,7 @@ def main() -> None:
     """Measure and print."""
     found = parser(__doc__)
     found.add_argument("--meter", type=Path, help="a meter of your own")
-    found.add_argument("--prompts", type=int, default=0, help="number of prompts (default: 64, with --tiny 8)")
+    found.add_argument("--prompts", type=int, default=0, help="number of prompts (default: 32, with --tiny 8)")
     arguments = found.parse_args()
     runtime = runtime_of(arguments)
     documents = clean_documents(tiny=arguments.tiny)
@@ -57,7 +57,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             meter = make_meter(Path(folder), documents, runtime, tiny=arguments.tiny)
-    n = arguments.prompts or (8 if arguments.tiny else 64)
+    n = arguments.prompts or (8 if arguments.tiny else 32)
     texts = passages_of(documents[::-1], n, *((5, 20) if arguments.tiny else (15, 120)))
     batches = batches_of(meter, texts)
     tokens = sum(int(batch.countable.sum()) for batch in batches)
