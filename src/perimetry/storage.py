@@ -82,7 +82,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         _raise_storage(error, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
