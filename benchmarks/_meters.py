@@ -58,7 +58,9 @@ def make_meter(folder: Path, documents: list[Document], runtime: Runtime, *, tin
     few: dict[str, Any] = {"profile_tokens": 2000, "reference_tokens": 500, "bank": 256} if tiny else {}
     config = MeterConfig(calibration_prompts=40, groups=1, minimum=19, words_low=5, words_high=24, **few)
     if not tiny:
-        config = config.model_copy(update={"words_low": 15, "words_high": 120, "profile_tokens": 8_000, "reference_tokens": 1_000})
+        config = config.model_copy(
+            update={"words_low": 15, "words_high": 120, "profile_tokens": 8_000, "reference_tokens": 1_000}
+        )
     config = config.model_copy(update={"passages": True})
     return run_calibration(trained.path, text, folder / "meter", config, runtime, model=model).meter
 
