@@ -116,6 +116,18 @@ def test_a_prompt_does_not_see_its_neighbours(name: str, fitted: dict[str, Abstr
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_needs_sae_says_whether_another_sae_changes_the_score(name: str) -> None:
+    def other_sae(evidence: Evidence) -> Evidence:
+        codes = evidence.codes._replace(values=(evidence.codes.values - 0.8).clamp_min(0))
+        return evidence._replace(codes=codes, reconstruction=0.5 * evidence.reconstruction)
+
+    clean, odd = [worlds.clean(seed) for seed in range(4)], worlds.shifted(110, 6)
+    here = DETECTORS[name].fit(worlds.profile_of(*clean)).score(odd)
+    there = DETECTORS[name].fit(worlds.profile_of(*map(other_sae, clean))).score(other_sae(odd))
+    assert torch.equal(here, there) is not DETECTORS[name].needs_sae
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_order_and_padding_of_code_slots_do_not_matter(name: str, fitted: dict[str, AbstractDetector]) -> None:
     evidence = worlds.shifted(103, 4)
     wide = (

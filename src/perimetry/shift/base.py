@@ -106,6 +106,8 @@ class AbstractDetector(ABC):
     """`token`: scores are per token and are pooled afterwards; `prompt`: one number a prompt, never pooled."""
     needs_logits: ClassVar[bool] = False
     """True where the full forward pass is needed (`Evidence.logits`)."""
+    needs_sae: ClassVar[bool] = True
+    """False where the score depends on the activations, tokens or logits alone, so that several SAEs share it."""
     baseline: ClassVar[bool] = False
     """True where no concept of the SAE is read: what a sceptic would try first."""
 

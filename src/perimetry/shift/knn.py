@@ -58,6 +58,7 @@ class KNN(TensorDetector):
     """Euclidean distance to the tenth nearest clean token of the profile's sample (after Sun et al. 2022)."""
 
     name: ClassVar[str] = "knn"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     mean: ModelBias
     sample: Acts
@@ -87,6 +88,7 @@ class Cosine(TensorDetector):
     """1 minus the mean cosine similarity to the ten most similar clean tokens of the sample, all centred. In [0, 2]."""
 
     name: ClassVar[str] = "cosine"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     mean: ModelBias
     sample: Acts

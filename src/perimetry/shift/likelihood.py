@@ -24,6 +24,7 @@ class NLL(PlainDetector):
 
     name: ClassVar[str] = "nll"
     needs_logits: ClassVar[bool] = True
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerToken:
@@ -39,6 +40,7 @@ class NLLWindow(PlainDetector):
     name: ClassVar[str] = "nll_window"
     level: ClassVar[Level] = "prompt"
     needs_logits: ClassVar[bool] = True
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerPrompt:
@@ -54,6 +56,7 @@ class NLLCusum(TensorDetector):
     name: ClassVar[str] = "nll_cusum"
     level: ClassVar[Level] = "prompt"
     needs_logits: ClassVar[bool] = True
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     moments: Float[Tensor, " three"]
 
@@ -82,6 +85,7 @@ class Entropy(PlainDetector):
 
     name: ClassVar[str] = "entropy"
     needs_logits: ClassVar[bool] = True
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerToken:
@@ -96,6 +100,7 @@ class LogitEnergy(PlainDetector):
 
     name: ClassVar[str] = "logit_energy"
     needs_logits: ClassVar[bool] = True
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerToken:

@@ -37,6 +37,7 @@ class Mahalanobis(TensorDetector):
     """Squared Mahalanobis distance from the clean mean under the full clean covariance (Lee et al. 2018, one class)."""
 
     name: ClassVar[str] = "mahalanobis"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     mean: ModelBias
     white: Float[Tensor, "d_model d_model"]
@@ -64,6 +65,7 @@ class RelativeMahalanobis(TensorDetector):
     """
 
     name: ClassVar[str] = "relative_mahalanobis"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     mean: ModelBias
     white: Float[Tensor, "d_model d_model"]

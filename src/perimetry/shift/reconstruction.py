@@ -61,6 +61,7 @@ class PCAResidual(TensorDetector):
     """
 
     name: ClassVar[str] = "pca_residual"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     mean: ModelBias
     directions: Float[Tensor, "d_model kept"]

@@ -22,6 +22,7 @@ class TokensPerWord(PlainDetector):
 
     name: ClassVar[str] = "tokens_per_word"
     level: ClassVar[Level] = "prompt"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerPrompt:
@@ -36,6 +37,7 @@ class Length(PlainDetector):
 
     name: ClassVar[str] = "length"
     level: ClassVar[Level] = "prompt"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerPrompt:
@@ -49,6 +51,7 @@ class Norm(PlainDetector):
     """Euclidean norm of the residual-stream vector. Higher is called further; a shift may as well lower it."""
 
     name: ClassVar[str] = "norm"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
 
     def score(self, evidence: Evidence) -> PerToken:
@@ -62,6 +65,7 @@ class UnigramSurprisal(TensorDetector):
     """-log((n_v + 1) / (N + V)) of each token, in nats: how rare it is, whatever its context."""
 
     name: ClassVar[str] = "unigram_surprisal"
+    needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     surprisal: Float[Tensor, " vocab"]
 
