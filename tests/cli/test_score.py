@@ -9,7 +9,8 @@ import pytest
 from tests.worlds import World, child_environment, run_child, run_main, text_of, write_jsonl
 
 from perimetry.assets import read_texts
-from perimetry.shift.meter import Meter, all_score_names
+from perimetry.shift.meter import Meter
+from perimetry.shift.tables import all_score_names
 
 FIELDS = ("id", "score", "p_value", "flagged", "group", "tokens_scored", "truncated", "scores")
 NOISE = "x" * 90

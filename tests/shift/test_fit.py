@@ -20,7 +20,8 @@ from perimetry.shift import DETECTORS
 from perimetry.shift.clean import CleanParts, MeterConfig, split_clean
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.fit import check_origin, fit_meters
-from perimetry.shift.meter import Meter, all_score_names
+from perimetry.shift.meter import Meter
+from perimetry.shift.tables import all_score_names
 
 SMALL = {
     "profile_tokens": 3000,

@@ -21,8 +21,9 @@ from perimetry.sae import BatchTopKSAE
 from perimetry.shift import DETECTORS
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.loading import load_meter
-from perimetry.shift.meter import Meter, all_score_names, score_table
+from perimetry.shift.meter import Meter
 from perimetry.shift.reading import Reading
+from perimetry.shift.tables import all_score_names, score_table
 
 PROMPTS = [text_of(f"m{i}", 3 + 2 * i) for i in range(9)] + [
     "one",

@@ -23,8 +23,9 @@ from perimetry.runtime import fingerprint
 from perimetry.shift import DETECTORS
 from perimetry.shift.clean import cut_passages
 from perimetry.shift.evidence import Prompt
-from perimetry.shift.meter import Meter, all_score_names, score_table
-from perimetry.storage import write_json
+from perimetry.shift.meter import Meter
+from perimetry.shift.tables import all_score_names, score_tables, share_detectors
+from perimetry.storage import read_json, write_json
 from perimetry.suites import SUITES, Case, Suite, SuiteInputs, benign_documents, read_suite
 from perimetry.ui import track
 
@@ -114,17 +115,18 @@ def build_suites(
 
 
 def _scored(meters: Sequence[Meter], prompts: list[Prompt], what: str, batch_tokens: int, progress: bool) -> _Scored:
-    names = all_score_names()
-    tables = [{name: torch.zeros(len(prompts)) for name in names} for _ in meters]
+    tables = [{name: torch.zeros(len(prompts)) for name in all_score_names()} for _ in meters]
     lengths = torch.zeros(len(prompts))
+    saes = [m.sae for m in meters]
+    detectors = share_detectors([m.normal.detectors for m in meters])
+    references = [m.normal.references for m in meters]
     captures = meters[0].extractor.capture(prompts, logits=True, batch_tokens=batch_tokens)
     for capture in track(captures, what, len(prompts), progress, lambda c: len(c.rows)):
         rows = torch.tensor(capture.rows)
-        for meter, table in zip(meters, tables, strict=True):
-            evidence = capture.evidence(meter.sae)
-            lengths[rows] = evidence.lengths()
-            for name, values in score_table(evidence, names, meter.normal.detectors, meter.normal.references).items():
+        for table, new in zip(tables, score_tables(capture, saes, detectors, references), strict=True):
+            for name, values in new.items():
                 table[name][rows] = values
+        lengths[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
     return _Scored(tables, lengths)
 
 
@@ -240,5 +242,6 @@ def run_bench(
         "configuration": {"bench": config.model_dump(mode="json"), "meters": [m.summary() for m in meters]},
     } | (extra or {})
     write_json(out / "results.json", results, indent=1)
-    build_report(results, out / "report.html")
+    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
+    build_report(read_json(out / "results.json"), out / "report.html")
     return results

@@ -17,9 +17,10 @@ from perimetry.shift.conformal import Calibration
 from perimetry.shift.contexts import TopContexts
 from perimetry.shift.evidence import Capture, Extractor, Prompt
 from perimetry.shift.explain import ContextBook, snippet
-from perimetry.shift.meter import LEVELS, Meter, Normal, all_score_names, score_table
+from perimetry.shift.meter import Meter, Normal
 from perimetry.shift.pooling import Reference, parse_score, reference_of
 from perimetry.shift.profile import Dictionary, Profile
+from perimetry.shift.tables import LEVELS, all_score_names, score_tables
 from perimetry.ui import track
 
 __all__ = ["check_origin", "fit_meters"]
@@ -71,7 +72,11 @@ def fit_meters(
     for sae in saes:
         check_origin(sae, extractor)
     profiles, books, spans = _see(extractor, saes, parts.profile, config, progress)
-    detectors = [{name: cls.fit(profile) for name, cls in DETECTORS.items()} for profile in profiles]
+    detectors: list[dict[str, AbstractDetector]] = []
+    for profile in profiles:
+        # What reads no SAE is the same under each, so it is fitted once and scored once.
+        shared = {name: d for name, d in detectors[0].items() if not d.needs_sae} if detectors else {}
+        detectors.append({name: shared.get(name) or cls.fit(profile) for name, cls in DETECTORS.items()})
     references = _references(extractor, saes, parts.reference, detectors, config, progress)
     scores, lengths = _calibration_scores(extractor, saes, parts.calibration, detectors, references, config, progress)
     texts = [p.text for p in parts.profile]
@@ -155,14 +160,18 @@ def _references(
     config: MeterConfig,
     progress: bool,
 ) -> list[dict[str, Reference]]:
-    tokens: list[dict[str, list[Tensor]]] = [{n: [] for n in DETECTORS if LEVELS[n] == "token"} for _ in saes]
+    per_token = [n for n in DETECTORS if LEVELS[n] == "token"]
+    tokens: list[dict[str, list[Tensor]]] = [
+        {n: [] for n in per_token if not i or DETECTORS[n].needs_sae} for i in range(len(saes))
+    ]
     captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
     for capture in track(captures, "moments of the scores", len(prompts), progress, lambda c: len(c.rows)):
         for i, sae in enumerate(saes):
             evidence = capture.evidence(sae.sae)
             for name, seen in tokens[i].items():
                 seen.append(detectors[i][name].score(evidence))
-    return [{name: reference_of(torch.cat(seen)) for name, seen in found.items()} for found in tokens]
+    found = [{name: reference_of(torch.cat(seen)) for name, seen in mine.items()} for mine in tokens]
+    return [found[0] | mine for mine in found]
 
 
 def _calibration_scores(
@@ -174,17 +183,16 @@ def _calibration_scores(
     config: MeterConfig,
     progress: bool,
 ) -> tuple[list[dict[str, Tensor]], Tensor]:
-    names = all_score_names()
-    scores = [{name: torch.zeros(len(prompts)) for name in names} for _ in saes]
+    scores = [{name: torch.zeros(len(prompts)) for name in all_score_names()} for _ in saes]
     lengths = torch.zeros(len(prompts))
     captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
     for capture in track(captures, "calibration", len(prompts), progress, lambda c: len(c.rows)):
         rows = torch.tensor(capture.rows)
-        for i, sae in enumerate(saes):
-            evidence = capture.evidence(sae.sae)
-            lengths[rows] = evidence.lengths()
-            for name, values in score_table(evidence, names, detectors[i], references[i]).items():
-                scores[i][name][rows] = values
+        tables = score_tables(capture, [sae.sae for sae in saes], detectors, references)
+        for mine, table in zip(scores, tables, strict=True):
+            for name, values in table.items():
+                mine[name][rows] = values
+        lengths[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
     return scores, lengths
 
 

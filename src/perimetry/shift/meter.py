@@ -12,7 +12,6 @@ from perimetry import __version__
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import write_artifact
-from perimetry.axes import PerPrompt
 from perimetry.errors import ConfigError, DtypeMismatch, ModelMismatch, NonFinite, WidthMismatch
 from perimetry.runtime import dtype_name
 from perimetry.sae.affine import AffineSAE
@@ -22,15 +21,14 @@ from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.evidence import Capture, Extractor, Prompt
 from perimetry.shift.explain import ContextBook, explain_prompt
-from perimetry.shift.pooling import Reference, ScoreName, parse_score, pool, score_names
+from perimetry.shift.pooling import Reference, parse_score
 from perimetry.shift.reading import Reading, TokenReading
+from perimetry.shift.tables import LEVELS, all_score_names, score_table
 from perimetry.ui import track
 
-__all__ = ["KIND", "LEVELS", "Meter", "Normal", "all_score_names", "score_table"]
+__all__ = ["KIND", "Meter", "Normal"]
 
 KIND = "meter"
-LEVELS: dict[str, str] = {name: cls.level for name, cls in DETECTORS.items()}
-"""Level of each detector: `token` or `prompt`."""
 ALPHAS = (0.01, 0.05, 0.1)
 
 
@@ -47,35 +45,6 @@ class Normal(NamedTuple):
     """Smoothed firing rate of each concept on clean text."""
     book: ContextBook
     """Clean passages in which each concept fires hardest."""
-
-
-def all_score_names() -> list[str]:
-    """Every name that a `scores` table can hold, in the order of `DETECTORS`."""
-    return score_names(LEVELS)
-
-
-def score_table(
-    evidence: Evidence,
-    names: Sequence[str],
-    normal_detectors: dict[str, AbstractDetector],
-    references: dict[str, Reference],
-) -> dict[str, PerPrompt]:
-    """The pooled scores of some prompts by name; a detector is run once however many of its poolings are asked for."""
-    wanted: dict[str, list[ScoreName]] = {}
-    for name in names:
-        parsed = parse_score(name, LEVELS)
-        wanted.setdefault(parsed.detector, []).append(parsed)
-    table: dict[str, PerPrompt] = {}
-    for detector, parses in wanted.items():
-        raw = normal_detectors[detector].score(evidence)
-        for parsed in parses:
-            if LEVELS[detector] == "prompt":
-                table[detector] = raw
-            else:
-                key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
-                reference = references.get(detector)
-                table[key] = pool(raw, evidence.prompt, evidence.n_prompts, parsed.pooling, reference)
-    return {name: table[name] for name in names}
 
 
 @final
@@ -219,12 +188,15 @@ class Meter:
 
     def summary(self) -> dict[str, Any]:
         """What the meter is, and the realised false-alarm interval beside each threshold."""
+        order = {label: i for i, label in enumerate(self.normal.calibration.groups.labels)}
         rows = [
             {"alpha": alpha, "group": t.group, "threshold": t.value if t.value != float("inf") else None}
             | {"n": t.alarms.n_calibration, "se": t.alarms.standard_error}
             | {"low": t.alarms.low, "high": t.alarms.high}
             for alpha in ALPHAS
-            for t in self.normal.calibration.thresholds(self.main, alpha)
+            for t in sorted(
+                self.normal.calibration.thresholds(self.main, alpha), key=lambda t: order.get(t.group, len(order))
+            )
         ]
         return {
             "detector": self.main,

@@ -1,0 +1,77 @@
+"""The scores of prompts by name: which detectors there are, and each of them run once for all its poolings."""
+
+from collections.abc import Sequence
+
+import torch
+
+from perimetry.axes import PerPrompt
+from perimetry.sae.base import AbstractSAE
+from perimetry.shift import DETECTORS
+from perimetry.shift.base import AbstractDetector, Evidence
+from perimetry.shift.evidence import Capture
+from perimetry.shift.pooling import Reference, ScoreName, parse_score, pool, score_names
+
+__all__ = ["LEVELS", "all_score_names", "score_table", "score_tables", "share_detectors"]
+
+LEVELS: dict[str, str] = {name: cls.level for name, cls in DETECTORS.items()}
+"""Level of each detector: `token` or `prompt`."""
+
+
+def all_score_names() -> list[str]:
+    """Every name that a `scores` table can hold, in the order of `DETECTORS`."""
+    return score_names(LEVELS)
+
+
+def score_table(
+    evidence: Evidence,
+    names: Sequence[str],
+    normal_detectors: dict[str, AbstractDetector],
+    references: dict[str, Reference],
+) -> dict[str, PerPrompt]:
+    """The pooled scores of some prompts by name; a detector is run once however many of its poolings are asked for."""
+    wanted: dict[str, list[ScoreName]] = {}
+    for name in names:
+        parsed = parse_score(name, LEVELS)
+        wanted.setdefault(parsed.detector, []).append(parsed)
+    table: dict[str, PerPrompt] = {}
+    for detector, parses in wanted.items():
+        raw = normal_detectors[detector].score(evidence)
+        for parsed in parses:
+            if LEVELS[detector] == "prompt":
+                table[detector] = raw
+            else:
+                key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
+                reference = references.get(detector)
+                table[key] = pool(raw, evidence.prompt, evidence.n_prompts, parsed.pooling, reference)
+    return {name: table[name] for name in names}
+
+
+def share_detectors(fitted: Sequence[dict[str, AbstractDetector]]) -> list[dict[str, AbstractDetector]]:
+    """Detectors of several meters; those that read no SAE and equal the first meter's become the very same object."""
+
+    def same(one: AbstractDetector, other: AbstractDetector | None) -> bool:
+        a, b = one.state(), other.state() if other is not None else {"missing": torch.zeros(0)}
+        return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+    first = fitted[0]
+    return [
+        {n: first[n] if not d.needs_sae and same(d, first.get(n)) else d for n, d in mine.items()} for mine in fitted
+    ]
+
+
+def score_tables(
+    capture: Capture,
+    saes: Sequence[AbstractSAE],
+    detectors: Sequence[dict[str, AbstractDetector]],
+    references: Sequence[dict[str, Reference]],
+) -> list[dict[str, PerPrompt]]:
+    """All scores of one capture under several SAEs; what reads no SAE and is the very same detector is scored once."""
+    tables: list[dict[str, PerPrompt]] = []
+    for sae, mine, moments in zip(saes, detectors, references, strict=True):
+        shared = {n for n, d in mine.items() if tables and not d.needs_sae and d is detectors[0].get(n)}
+        names = [n for n in score_names({n: LEVELS[n] for n in mine}) if n.partition(".")[0] not in shared]
+        table = score_table(capture.evidence(sae), names, mine, moments)
+        tables.append(
+            {n: v for n, v in tables[0].items() if n.partition(".")[0] in shared} | table if tables else table
+        )
+    return tables
