@@ -123,7 +123,8 @@ def _large_enough(suite: Suite, minimum: int) -> list[Contrast]:
     found = [contrast for contrast in every if len({suite.cases[i].pair for i in contrast.clean}) >= minimum]
     if not found:
         raise TooFewSamples(
-            f"no contrast of suite {suite.name!r} has {minimum} pairs, which an interval needs; give more texts"
+            f"no contrast of suite {suite.name!r} has {minimum} pairs, which an interval needs; give more texts, and "
+            "the same 'pair' to each shifted text and its clean partner"
         )
     return found
 

@@ -1,0 +1,136 @@
+"""Meters on suites: rows that follow from the scores, and what is refused."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.worlds import World, run_main, text_of, write_jsonl
+
+from perimetry.assets import Document, read_texts
+from perimetry.config import build
+from perimetry.errors import TooFewSamples, UnknownName
+from perimetry.measures.ranking import auroc
+from perimetry.pipeline.bench import BenchConfig, build_suites, held_out, measure, run_bench
+from perimetry.report import parse_results
+from perimetry.shift.meter import Meter
+from perimetry.shift.tables import all_score_names
+
+SMALL = {"suites": ("typos",), "passages": 12, "words": 15, "clean_prompts": 40, "resamples": 100}
+
+
+def config(world: World, **changes: Any) -> BenchConfig:
+    return build(BenchConfig, SMALL | {"text": str(world.corpus)} | changes, "test")
+
+
+@pytest.fixture(scope="module")
+def clean(world: World) -> list[Document]:
+    return held_out(str(world.corpus), progress=False)
+
+
+@pytest.fixture(scope="module")
+def results(world: World, meter: Meter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("bench")
+    return run_bench([meter], config(world), out, command="perimetry bench shift")
+
+
+def test_a_text_of_ones_own_is_taken_whole(world: World, clean: list[Document]) -> None:
+    assert clean == list(read_texts(world.corpus))
+
+
+def test_rows_equal_the_scores_of_the_cases(world: World, meter: Meter, clean: list[Document]) -> None:
+    settings = config(world)
+    (suite,) = build_suites(meter, settings, clean)
+    rows, roc = measure([meter], suite, settings)
+    assert len(roc) > 0
+    found = {(r.detector, r.dose): r for r in rows if r.metric == "auroc"}
+    for dose in (0.2, 0.5):
+        cases = [c for c in suite.cases if c.dose == dose or not c.shifted]
+        readings = meter.score([c.text for c in cases], detectors="all", explain=False)
+        shifted = torch.tensor([c.shifted for c in cases])
+        for name in ("surprise", "nll", "tokens_per_word", "code_knn", "surprise.max"):
+            values = torch.tensor([r.scores[name] for r in readings])
+            estimate = float(auroc(values[~shifted], values[shifted]))
+            assert found[name, dose].estimate == pytest.approx(estimate, abs=1e-9), (name, dose)
+            assert (found[name, dose].n_shifted, found[name, dose].n_clean) == (12, 12)
+
+
+def test_the_results_are_whole(results: dict[str, Any], meter: Meter) -> None:
+    parse_results(results)
+    assert results["main"] == meter.main
+    names = {r["detector"] for r in results["rows"] if r["metric"] == "auroc"}
+    assert names == set(all_score_names())
+    kinds = {r["detector"]: r["kind"] for r in results["rows"]}
+    assert (kinds["surprise"], kinds["nll"], kinds["tokens_per_word"]) == ("concept", "baseline", "baseline")
+    assert results["configuration"]["meters"][0]["false_alarms"]
+    for row in results["false_alarms"]:
+        assert 0 <= row["low"] <= row["high"] <= 1
+    assert not any(math.isnan(r["estimate"]) for r in results["rows"])
+
+
+def test_the_same_call_gives_the_same_rows(world: World, meter: Meter, results: dict[str, Any], tmp_path: Path) -> None:
+    again = run_bench([meter], config(world), tmp_path, command="perimetry bench shift")
+    for part in ("rows", "false_alarms", "p_values", "examples", "roc"):
+        assert again[part] == results[part], part
+    other = run_bench([meter], config(world, seed=9), tmp_path, command="perimetry bench shift")
+    assert other["rows"] != results["rows"]
+
+
+def test_a_suite_of_ones_own(world: World, meter: Meter, tmp_path: Path) -> None:
+    clean = [{"id": f"c{i}", "text": text_of(i, 12), "shifted": False, "pair": str(i)} for i in range(10)]
+    rows = [*clean, *({"id": f"s{i}", "text": "x" * (40 + i), "shifted": True, "pair": str(i)} for i in range(10))]
+    suite = write_jsonl(tmp_path / "mine.jsonl", rows)
+    asked = ("bench", "shift", world.meter, "--suite", suite, "--text", world.corpus, "--out", tmp_path / "b")
+    done = run_main(*asked, "--config", _settings(tmp_path), "--json")
+    assert done.code == 0, done.err
+    found = [r for r in done.json()["rows"] if r["metric"] == "auroc" and r["detector"] == "tokens_per_word"]
+    assert found
+    assert all(r["estimate"] == 1.0 and r["suite"] == "mine" for r in found)
+    assert (tmp_path / "b" / "report.html").is_file()
+    lonely = write_jsonl(tmp_path / "lonely.jsonl", [{k: v for k, v in row.items() if k != "pair"} for row in rows])
+    asked = (
+        "bench",
+        "shift",
+        world.meter,
+        "--suite",
+        lonely,
+        "--text",
+        world.corpus,
+        "--out",
+        tmp_path / "c",
+        "--json",
+    )
+    kind, message = run_main(*asked).error()
+    assert kind == "TooFewSamples"
+    assert "the same 'pair' to each shifted text and its clean partner" in message
+    plain = run_main("report", tmp_path / "b", "--out", tmp_path / "again.html")
+    assert plain.code == 0
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
+
+
+def _settings(tmp_path: Path) -> Path:
+    file = tmp_path / "bench.toml"
+    file.write_text("[bench]\nclean_prompts = 40\nresamples = 100\npassages = 12\nwords = 15\n")
+    return file
+
+
+def test_an_unknown_suite_gives_the_nearest(world: World, meter: Meter, clean: list[Document]) -> None:
+    with pytest.raises(UnknownName, match="unknown suite 'typo'; the nearest name is 'typos'"):
+        build_suites(meter, config(world, suites=("typo",)), clean)
+
+
+def test_too_little_held_out_text_is_named(world: World, meter: Meter, clean: list[Document], tmp_path: Path) -> None:
+    with pytest.raises(TooFewSamples, match="give more or longer documents"):
+        build_suites(meter, config(world, passages=5000), clean)
+    short = write_jsonl(tmp_path / "short.jsonl", [{"id": i, "text": "x"} for i in range(5)])
+    suite = write_jsonl(
+        tmp_path / "s.jsonl",
+        [
+            {"id": f"{i}{s}", "text": text_of(i, 9), "shifted": s, "pair": str(i)}
+            for i in range(9)
+            for s in (True, False)
+        ],
+    )
+    with pytest.raises(TooFewSamples, match="the held-out text gives 0 clean prompts; wanted at least 20"):
+        run_bench([meter], config(world, text=str(short), suites=(str(suite),)), tmp_path / "o", command="x")
