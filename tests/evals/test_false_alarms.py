@@ -14,10 +14,16 @@ def p_values(seed: int, n_calibration: int, n_test: int) -> torch.Tensor:
     return conformal_p(calibration, torch.randn(n_test, generator=draw))
 
 
-def test_exchangeable_scores_lie_inside_about_as_often_as_promised() -> None:
-    rows = [row for seed in range(400) for row in false_alarms(p_values(seed, 199, 150), ["g"] * 150, [199] * 150)]
-    assert {(r.alpha, r.n_test, r.n_calibration) for r in rows} == {(a, 150, 199) for a in (0.01, 0.05, 0.1)}
-    assert 0.945 < sum(row.inside for row in rows) / len(rows) < 0.995
+def test_all_rows_of_a_table_lie_inside_together_about_as_often_as_promised() -> None:
+    tables = [false_alarms(p_values(seed, 199, 150), ["a", "b"] * 75, [199] * 150) for seed in range(400)]
+    assert {(r.alpha, r.n_test, r.n_calibration) for r in tables[0]} == {(a, 75, 199) for a in (0.01, 0.05, 0.1)}
+    assert 0.94 < sum(all(row.inside for row in table) for table in tables) / len(tables)
+
+
+def test_a_lower_confidence_gives_narrower_intervals() -> None:
+    wide, narrow = (false_alarms(p_values(0, 199, 150), ["g"] * 150, [199] * 150, confidence=c) for c in (0.95, 0.5))
+    assert all(w.low <= n.low and w.high >= n.high for w, n in zip(wide, narrow, strict=True))
+    assert sum(n.high - n.low for n in narrow) < 0.7 * sum(w.high - w.low for w in wide)
 
 
 def test_a_meter_that_alarms_too_often_is_found_outside() -> None:

@@ -27,7 +27,8 @@ class FalseAlarmRow(NamedTuple):
     realised: float
     """Share of clean test prompts with a p-value of at most `alpha`."""
     low: float
-    """Lower end of the interval in which it should lie (beta-binomial, 95 %)."""
+    """Lower end of the interval in which it should lie: beta-binomial, so wide that all rows of the table together lie
+    inside theirs with 95 % confidence (Bonferroni)."""
     high: float
     """Upper end."""
     n_test: int
@@ -65,15 +66,19 @@ def false_alarms(
     groups: Sequence[str],
     n_calibration: Sequence[int],
     alphas: Sequence[float] = ALPHAS,
+    confidence: float = 0.95,
 ) -> list[FalseAlarmRow]:
     """The false-alarm table of clean test prompts, which no split of the meter has seen; groups in order of their names.
 
     `groups` and `n_calibration` are those of the p-values: the group of a prompt and how many calibration prompts its
-    p-value was taken against. Errors: `TooFewSamples` without a prompt, `UsageError` for lengths that differ.
+    p-value was taken against. `confidence` is that of all rows at once, so that many groups make no false alarm about
+    false alarms. Errors: `TooFewSamples` without a prompt, `UsageError` for lengths that differ.
     """
     _check(p_values, groups, n_calibration)
     rows: list[FalseAlarmRow] = []
-    for group, members in _members(groups).items():
+    tables = _members(groups)
+    each = 1 - (1 - confidence) / (len(tables) * len(alphas))
+    for group, members in tables.items():
         sizes = {n_calibration[i] for i in members}
         if len(sizes) != 1:
             raise UsageError(
@@ -83,7 +88,7 @@ def false_alarms(
         size = sizes.pop()
         for alpha in alphas:
             realised = float((p_values[members].double() <= alpha + SLACK).double().mean())
-            box = false_alarm_interval(alpha, size, len(members))
+            box = false_alarm_interval(alpha, size, len(members), each)
             inside = box.low - 1e-12 <= realised <= box.high + 1e-12
             rows.append(FalseAlarmRow(group, alpha, realised, box.low, box.high, len(members), size, inside))
     return rows

@@ -97,7 +97,7 @@ def false_alarm_table(rows: Sequence[FalseAlarmRow]) -> Html:
         )
         for row in rows
     ]
-    caption = "Share of clean test prompts that raised an alarm, by calibration group; 95 % beta-binomial interval."
+    caption = "Share of clean test prompts that raised an alarm, by calibration group; beta-binomial interval, 95 % for all rows at once."
     return _table(caption, _head(names, frozenset(names[1:6])), body)
 
 
