@@ -39,6 +39,7 @@ FLAGS = ("--dtype", "float32")
 
 METER_SETTINGS = """
 [calibrate]
+main = "surprise"
 profile_tokens = 2000
 reference_tokens = 500
 calibration_prompts = 60

@@ -55,7 +55,9 @@ def calibrate(
         },
     )
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
-    done = run_calibration(sae, text, out, settings, runtime, model=model, layer=layer, progress=wants_progress(quiet))
+    done = run_calibration(
+        sae, text, out, settings, runtime, model=model, layer=layer, dtype=dtype, progress=wants_progress(quiet)
+    )
     summary: dict[str, Any] = done.meter.summary() | {"path": str(out), "digest": done.digest}
 
     def human() -> None:

@@ -11,7 +11,7 @@ from perimetry.artifact import require_replaceable
 from perimetry.assets import Document, read_texts
 from perimetry.config import build
 from perimetry.errors import ConfigError, PerimetryError, TooFewSamples
-from perimetry.runtime import Runtime
+from perimetry.runtime import DTYPES, Runtime
 from perimetry.sae.formats import LoadedSAE, load_sae
 from perimetry.shift.clean import MeterConfig, split_clean
 from perimetry.shift.evidence import Extractor
@@ -69,11 +69,12 @@ def run_calibration(
     *,
     model: str | None = None,
     layer: int | None = None,
+    dtype: str = "auto",
     progress: bool = False,
 ) -> Calibrated:
     """Fit a meter and save it to `out`.
 
-    Model and layer default to what the SAE says it was trained on. Errors: `ConfigError` when neither says it,
+    Model, layer and (where `dtype` is `auto`) the compute dtype default to what the SAE says it was trained on. Errors: `ConfigError` when neither says it,
     `StorageError` when `out` holds something else than a meter, and those of `load_sae`, `check_origin`, `split_clean` and `fit_meters`.
     """
     require_replaceable(out, KIND)
@@ -84,6 +85,8 @@ def run_calibration(
     where = layer if layer is not None else sae.info.layer
     if where is None:
         raise ConfigError(f"the SAE at {sae_path} does not say its layer; give --layer")
+    if dtype == "auto" and sae.info.dtype in DTYPES:
+        runtime = runtime._replace(dtype=DTYPES[sae.info.dtype])
     lm = load_language_model(name, runtime, progress=progress)
     documents = list(read_texts(text, progress=progress))
     extractor = Extractor(lm, where, fitted_policy(lm, where, sae.info.policy, documents))
