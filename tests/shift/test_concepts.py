@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from perimetry.errors import TooFewSamples
 from perimetry.shift.base import Evidence
 from perimetry.shift.combination import Coactivation, Transition
 from perimetry.shift.concepts import L0, Bernoulli, FallaciousF1, Novelty, Surprise
@@ -123,31 +125,50 @@ def test_coactivation_equals_a_loop(seen: list[Evidence], profile: Profile, fres
         assert float(got[row]) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_transition_equals_a_loop(seen: list[Evidence], profile: Profile, fresh: Evidence) -> None:
-    def steps(evidence: Evidence) -> list[tuple[list[int], list[int] | None]]:
-        dense = evidence.codes.dense()
-        top = [[f for f in row.topk(4).indices.tolist() if row[f] > 0] for row in dense]
-        same = [t > 0 and bool(evidence.prompt[t] == evidence.prompt[t - 1]) for t in range(len(top))]
-        return [(top[t], top[t - 1] if same[t] else None) for t in range(len(top))]
+def test_transition_equals_a_naive_ridge(seen: list[Evidence], profile: Profile, fresh: Evidence) -> None:
+    acts = np.concatenate([e.acts.double().numpy() for e in seen])
+    mean, scale = acts.mean(0), np.sqrt(acts.var(0).mean())
 
-    count: dict[tuple[int, int], int] = {}
-    for evidence in seen:
-        for now, before in steps(evidence):
-            for a in before or []:
-                for b in now:
-                    count[a, b] = count.get((a, b), 0) + 1
-    total = sum(count.values())
-    source = [sum(n for (a, _), n in count.items() if a == f) for f in range(worlds.D_SAE)]
-    share = [
-        (sum(n for (_, b), n in count.items() if b == f) + 1) / (total + worlds.D_SAE) for f in range(worlds.D_SAE)
-    ]
-    got = Transition.fit(profile).score(fresh)
-    for t, (now, before) in enumerate(steps(fresh)):
-        if not now:
-            wanted = 0.0
-        elif not before:
-            wanted = -sum(math.log(share[b]) for b in now) / len(now)
-        else:
-            terms = [-math.log((count.get((a, b), 0) + share[b]) / (source[a] + 1)) for a in before for b in now]
-            wanted = sum(terms) / len(terms)
-        assert float(got[t]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    def steps(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        x, prompt = (evidence.acts.double().numpy() - mean) / scale, evidence.prompt.tolist()
+        at = [t for t in range(2, len(prompt)) if prompt[t] == prompt[t - 1] == prompt[t - 2]]
+        features = np.array([np.concatenate([x[t - 1], x[t - 2], [1.0]]) for t in at])
+        return features, (evidence.codes.dense() > 0).double().numpy()[at], at
+
+    def share(chance: np.ndarray, on: np.ndarray) -> np.ndarray:
+        return ((chance < 0.01) * on).sum(1) / np.maximum(on.sum(1), 1)
+
+    parts = [steps(evidence) for evidence in seen]
+    g, on = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    weights = np.linalg.solve(g.T @ g + 1e-3 * len(g) * np.eye(g.shape[1]), g.T @ on)
+    detector = Transition.fit(profile)
+    np.testing.assert_allclose(detector.weights.T.numpy(), weights, rtol=1e-5, atol=1e-7)
+    features, active, at = steps(fresh)
+    wanted = np.full(fresh.tokens.numel(), float(detector.usual))
+    wanted[at] = share(features @ weights, active)
+    assert 0.05 < wanted[at].mean() < 0.95
+    silent = (fresh.codes.count() == 0).numpy()
+    wanted[silent] = 0
+    np.testing.assert_allclose(detector.score(fresh).numpy(), wanted, atol=1e-6)
+    # The neutral value is a mean over up to 2,048 clean steps, kept in bfloat16.
+    usual = np.mean(np.concatenate([share(p[0] @ weights, p[1]) for p in parts]))
+    assert float(detector.usual) == pytest.approx(usual, abs=0.02)
+    assert 0 < float(detector.usual) < 1
+
+
+def test_transition_needs_prompts_of_three_tokens(seen: list[Evidence]) -> None:
+    short = seen[0]._replace(prompt=torch.arange(seen[0].tokens.numel()) // 2)
+    short = short._replace(words=torch.ones(int(short.prompt[-1]) + 1))
+    with pytest.raises(TooFewSamples, match="clean prompts of three scorable tokens"):
+        Transition.fit(worlds.profile_of(short))
+
+
+def test_transition_of_short_and_silent_prompts(seen: list[Evidence], profile: Profile) -> None:
+    one = worlds.select_prompts(seen[0], [0])
+    one = one._replace(**{n: getattr(one, n)[:2] for n in ("acts", "reconstruction", "tokens", "positions", "prompt")})
+    one = one._replace(codes=one.codes.select(torch.arange(2)), logits=None)
+    detector = Transition.fit(profile)
+    torch.testing.assert_close(detector.score(one), detector.usual.expand(2))
+    silent = worlds.select_prompts(seen[0], [0, 1])
+    silent = silent._replace(codes=silent.codes._replace(values=torch.zeros_like(silent.codes.values)))
+    assert not bool(detector.score(silent).any())

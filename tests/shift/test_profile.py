@@ -8,9 +8,9 @@ import torch
 from perimetry.errors import CorruptArtifact, Incompatible, NonFinite, WidthMismatch
 from perimetry.sae.base import Codes
 from perimetry.shift.base import concatenate
-from perimetry.shift.features import token_buckets, transition_keys
+from perimetry.shift.features import token_buckets
 from perimetry.shift.profile import Profile
-from perimetry.shift.sketch import PairCounts
+from perimetry.shift.sketch import BottomK, PairCounts
 
 from . import worlds
 
@@ -82,26 +82,39 @@ def test_pairs_equal_a_loop() -> None:
     assert dict(zip(keys.tolist(), number.tolist(), strict=True)) == counts
 
 
-def test_transitions_equal_a_loop() -> None:
-    evidence = worlds.clean(6, 12)
-    dense = evidence.codes.dense()
-    counts: dict[int, int] = {}
-    for t in range(1, dense.shape[0]):
-        if evidence.prompt[t] == evidence.prompt[t - 1]:
-            now, then = ([f for f in dense[s].topk(4).indices.tolist() if dense[s, f] > 0] for s in (t, t - 1))
-            for a in then:
-                for b in now:
-                    counts[a * worlds.D_SAE + b] = counts.get(a * worlds.D_SAE + b, 0) + 1
-    keys, number = worlds.profile_of(evidence).following.table()
-    assert dict(zip(keys.tolist(), number.tolist(), strict=True)) == counts
+def test_steps_equal_a_loop() -> None:
+    draw = torch.Generator().manual_seed(0)
+    evidence = worlds.select_prompts(worlds.clean(6, 12), [3, 1, 4])
+    # Prompts of one, two, three and more tokens, since only from three on there is a step.
+    prompt = torch.tensor([0, 1, 1, 2, 2, 2, *[3] * (evidence.tokens.numel() - 6)])
+    evidence = evidence._replace(prompt=prompt, words=torch.ones(4), acts=torch.randn(len(prompt), 16, generator=draw))
+    acts, on = evidence.acts.double(), evidence.codes.dense().double() > 0
+    steps = [t for t in range(2, len(prompt)) if prompt[t] == prompt[t - 1] == prompt[t - 2]]
+    gram, cross = torch.zeros(2, 16, 16).double(), torch.zeros(worlds.D_SAE, 33).double()
+    lag, total = torch.zeros(16, 16).double(), torch.zeros(2, 16).double()
+    for t in steps:
+        for k in (1, 2):
+            gram[k - 1] += torch.outer(acts[t - k], acts[t - k])
+            total[k - 1] += acts[t - k]
+        lag += torch.outer(acts[t - 1], acts[t - 2])
+        cross[on[t]] += torch.cat([acts[t - 1], acts[t - 2], torch.ones(1).double()])
+    sums = worlds.profile_of(evidence).sums
+    assert int(sums["steps"]) == len(steps) == 1 + len(prompt) - 8
+    torch.testing.assert_close(sums["outer"] - sums["edge_outer"], gram)
+    torch.testing.assert_close(sums["acts"] - sums["edge_acts"], total)
+    torch.testing.assert_close(sums["step_lag"], lag)
+    torch.testing.assert_close(sums["step_cross"], cross)
 
 
-def test_a_gap_in_the_positions_breaks_the_transition() -> None:
-    evidence = worlds.clean(6, 1)
-    gap = evidence._replace(positions=evidence.positions + (torch.arange(evidence.tokens.numel()) >= 3).long())
-    assert 3 in transition_keys(evidence).owner.tolist()
-    assert 3 not in transition_keys(gap).owner.tolist()
-    assert 4 in transition_keys(gap).owner.tolist()
+def test_the_sample_of_steps_keeps_what_came_before() -> None:
+    evidence = worlds.clean(8, 5)
+    rows = worlds.profile_of(evidence).steps.columns
+    assert rows["before"].shape[0] == int((evidence.lengths() - 2).sum())
+    for before, indices in zip(rows["before"], rows["indices"], strict=True):
+        s = int((evidence.acts.bfloat16() == before[:16]).all(1).nonzero()[0])
+        assert torch.equal(evidence.acts[s - 1].bfloat16(), before[16:])
+        wanted = evidence.codes.dense()[s + 1].nonzero()[:, 0]
+        assert indices[indices < worlds.D_SAE].tolist() == wanted.tolist()
 
 
 def test_state_round_trip_goes_on_counting(parts: list[Profile]) -> None:
@@ -176,6 +189,16 @@ def test_given_unigrams_replace_its_own() -> None:
     given = torch.arange(1, worlds.VOCAB + 1)
     known = worlds.profile_of(worlds.clean(1), unigrams=given)
     assert torch.equal(known.unigrams(), given)
+
+
+def test_a_sample_keeps_the_lowest_keys_in_whatever_pieces_they_come() -> None:
+    keys = torch.randperm(5000, generator=torch.Generator().manual_seed(1))
+    for size in (1, 37, 700, 5000):
+        sample = BottomK(100, keys[:0], {"x": keys[:0]}, {})
+        for piece in torch.cat([keys, keys[:500]]).split(size):
+            sample.offer(piece, {"x": -piece})
+        assert sample.keys.tolist() == list(range(100))
+        assert torch.equal(sample.columns["x"], -sample.keys)
 
 
 def test_pair_counts_that_wait_are_not_lost() -> None:

@@ -16,15 +16,15 @@ __all__ = [
     "ERROR_BINS",
     "PAIRED_CONCEPTS",
     "POOLED_SLOTS",
-    "TRANSITION_CONCEPTS",
     "VALUE_BINS",
     "Pairs",
     "context_features",
+    "edge_rows",
     "pair_keys",
     "pooled_codes",
+    "step_rows",
     "strongest_pooled",
     "token_buckets",
-    "transition_keys",
 ]
 
 VALUE_BINS: Final = LogBins(octave=-12.0, per_octave=4, number=128)
@@ -36,8 +36,6 @@ BUCKETS: Final = 256
 _OWN: Final = 192
 PAIRED_CONCEPTS: Final = 32
 """Concepts of a prompt whose pairs `coactivation` counts."""
-TRANSITION_CONCEPTS: Final = 4
-"""Concepts of a token that `transition` follows."""
 POOLED_SLOTS: Final = 512
 """Concepts of a prompt that its pooled code keeps."""
 
@@ -50,7 +48,7 @@ class Pairs(NamedTuple):
     second: Int[Tensor, " pair"]
     """The other one."""
     owner: Int[Tensor, " pair"]
-    """Row of the prompt, or of the later token."""
+    """Row of the prompt."""
 
 
 def token_buckets(unigrams: Int[Tensor, " vocab"]) -> Int[Tensor, " vocab"]:
@@ -105,13 +103,13 @@ def pair_keys(top: Int[Tensor, "prompt m"], held: Bool[Tensor, "prompt m"]) -> P
     return Pairs(top[:, left][both], top[:, right][both], owner[both])
 
 
-def transition_keys(evidence: Evidence) -> Pairs:
-    """Pairs (concept at t - 1, concept at t) among the four strongest of each, within a prompt, at adjacent positions."""
-    values, slot = evidence.codes.values.topk(min(TRANSITION_CONCEPTS, evidence.codes.values.shape[1]), dim=1)
-    top, held = evidence.codes.indices.gather(1, slot), values > 0
-    follows = (evidence.prompt[1:] == evidence.prompt[:-1]) & (evidence.positions[1:] == evidence.positions[:-1] + 1)
-    both = follows[:, None, None] & held[:-1, :, None] & held[1:, None, :]
-    first = top[:-1, :, None].expand_as(both)[both]
-    second = top[1:, None, :].expand_as(both)[both]
-    owner = torch.arange(1, max(values.shape[0], 1))[:, None, None].expand_as(both)[both]
-    return Pairs(first, second, owner)
+def step_rows(evidence: Evidence) -> Int[Tensor, " step"]:
+    """The tokens with two scorable predecessors in their prompt, ascending."""
+    return (evidence.prompt[2:] == evidence.prompt[:-2]).nonzero()[:, 0] + 2
+
+
+def edge_rows(evidence: Evidence, lag: int) -> Int[Tensor, " edge"]:
+    """The tokens that are not `lag` tokens before one of `step_rows`, ascending: the others precede one step each."""
+    apart = torch.ones(evidence.tokens.shape[0], dtype=torch.bool)
+    apart[step_rows(evidence) - lag] = False
+    return apart.nonzero()[:, 0]

@@ -1,6 +1,6 @@
 """What is normal: everything that the detectors need to know of clean text, gathered in one pass and merged in any order.
 
-A profile is a set of sums, two samples and two sparse tables. Sums are integers or float64; the samples keep the rows
+A profile is a set of sums, three samples and a sparse table. Sums are integers or float64; the samples keep the rows
 whose content hashes lowest, so that no order of arrival, and no split over workers, changes them.
 """
 
@@ -19,16 +19,17 @@ from perimetry.shift.features import (
     PAIRED_CONCEPTS,
     pair_keys,
     pooled_codes,
+    step_rows,
     strongest_pooled,
     token_buckets,
-    transition_keys,
 )
-from perimetry.shift.sketch import BottomK, PairCounts, row_hash
-from perimetry.shift.tallies import count_tokens, empty_sums
+from perimetry.shift.sketch import BottomK, PairCounts, keyed_hash, row_hash
+from perimetry.shift.tallies import count_edges, count_steps, count_tokens, empty_sums
 
 __all__ = ["Dictionary", "Profile"]
 
 _CHUNK: Final = 4096
+_STEPS: Final = 2048
 
 
 class Dictionary(NamedTuple):
@@ -54,7 +55,7 @@ class Profile:
         sample: BottomK,
         prompts: BottomK,
         together: PairCounts,
-        following: PairCounts,
+        steps: BottomK,
         buckets: Int[Tensor, " vocab"],
         given_unigrams: Int[Tensor, " vocab"],
         seed: int,
@@ -68,8 +69,8 @@ class Profile:
         """Prompts: mean codes, `indices` int32 (`d_sae` is padding) and `values` bf16."""
         self.together = together
         """Prompts in which two concepts were both among the strongest."""
-        self.following = following
-        """Times that a concept was among the strongest at t and another one at t - 1."""
+        self.steps = steps
+        """Tokens with two predecessors: `before` bf16, their activations at t - 1 and t - 2, and `indices` int32."""
         self.buckets = buckets
         """Token bucket of each vocabulary id."""
         self.given_unigrams = given_unigrams
@@ -99,13 +100,14 @@ class Profile:
         no_keys = torch.zeros(0, dtype=torch.int64)
         codes = {"indices": torch.zeros(0, 1, dtype=torch.int32), "values": torch.zeros(0, 1, dtype=torch.bfloat16)}
         rows = {"acts": torch.zeros(0, d_model, dtype=torch.bfloat16), "tokens": no_keys, **codes}
+        steps = {"before": torch.zeros(0, 2 * d_model, dtype=torch.bfloat16), "indices": codes["indices"]}
         pads = {"indices": d_sae, "values": 0}
         return cls(
             empty_sums(d_model, d_sae, vocab),
             BottomK(sample, no_keys, rows, pads),
             BottomK(prompts, no_keys, dict(codes), pads),
             PairCounts(d_sae),
-            PairCounts(d_sae),
+            BottomK(_STEPS, no_keys, steps, {"indices": d_sae}),
             token_buckets(given),
             given,
             seed,
@@ -162,11 +164,14 @@ class Profile:
     def update(self, evidence: Evidence) -> None:
         """See clean prompts."""
         self._check(evidence)
-        for rows in torch.arange(evidence.tokens.shape[0]).split(_CHUNK):
-            self._see_tokens(evidence, rows)
+        hashes = torch.cat(
+            [self._see_tokens(evidence, rows) for rows in torch.arange(evidence.tokens.shape[0]).split(_CHUNK)]
+        )
+        count_edges(self.sums, evidence)
+        for rows in step_rows(evidence).split(_CHUNK):
+            count_steps(self.sums, evidence, rows)
+            self._sample_steps(evidence, rows, hashes)
         self.sums["prompts"] += evidence.n_prompts
-        first, second, _ = transition_keys(evidence)
-        self.following.add(first, second)
         pooled = pooled_codes(evidence)
         top, held = strongest_pooled(pooled, PAIRED_CONCEPTS)
         self.sums["strongest"] += torch.bincount(top[held], minlength=self.d_sae)
@@ -192,21 +197,30 @@ class Profile:
         if not bool(torch.isfinite(evidence.acts).all()):
             raise NonFinite("the activations hold NaN or infinity; finite numbers are wanted; compute them in float32")
 
-    def _see_tokens(self, evidence: Evidence, rows: Tensor) -> None:
+    def _see_tokens(self, evidence: Evidence, rows: Tensor) -> Tensor:
         codes, tokens = evidence.codes.select(rows), evidence.tokens[rows]
         count_tokens(self.sums, evidence, rows, self.buckets)
-        self._sample_tokens(evidence.acts[rows].bfloat16(), codes, tokens)
-
-    def _sample_tokens(self, acts: Tensor, codes: Codes, tokens: Tensor) -> None:
+        acts = evidence.acts[rows].bfloat16()
         keys = row_hash(torch.cat([acts.view(torch.int16).long(), tokens[:, None]], 1), self.seed)
-        if self.sample.keys.numel() >= self.sample.capacity:
-            low = keys < self.sample.keys[-1]
-            keys, acts, codes, tokens = keys[low], acts[low], codes.select(low), tokens[low]
+        low = self.sample.wants(keys)
+        self._sample_tokens(keys[low], acts[low], codes.select(low), tokens[low])
+        return keys
+
+    def _sample_tokens(self, keys: Tensor, acts: Tensor, codes: Codes, tokens: Tensor) -> None:
         indices, order = codes.indices.masked_fill(codes.values == 0, self.d_sae).sort(1)
         values = codes.values.gather(1, order).bfloat16()
         used = max(int((indices < self.d_sae).sum(1).max()) if indices.numel() else 1, 1)
         columns = {"indices": indices[:, :used].int(), "values": values[:, :used]}
         self.sample.offer(keys, {"acts": acts, "tokens": tokens, **columns})
+
+    def _sample_steps(self, evidence: Evidence, rows: Tensor, hashes: Tensor) -> None:
+        keys = keyed_hash(hashes[rows] + 3 * hashes[rows - 1] + 5 * hashes[rows - 2])
+        low = self.steps.wants(keys)
+        keys, rows = keys[low], rows[low]
+        codes = evidence.codes.select(rows)
+        indices = codes.indices.masked_fill(codes.values == 0, self.d_sae).sort(1).values.int()
+        before = torch.cat([evidence.acts[rows - 1], evidence.acts[rows - 2]], 1).bfloat16()
+        self.steps.offer(keys, {"before": before, "indices": indices})
 
     def _sample_prompts(self, pooled: Codes) -> None:
         indices, order = pooled.indices.masked_fill(pooled.values == 0, self.d_sae).sort(1)
@@ -229,7 +243,7 @@ class Profile:
             self.sample.merge(other.sample),
             self.prompt_sample.merge(other.prompt_sample),
             self.together.merge(other.together),
-            self.following.merge(other.following),
+            self.steps.merge(other.steps),
             self.buckets,
             self.given_unigrams,
             self.seed,
@@ -239,11 +253,10 @@ class Profile:
     def state(self) -> dict[str, Tensor]:
         """Everything as tensors (the dictionary is not included)."""
         out = {f"sums.{name}": total for name, total in self.sums.items()}
-        for kind, sample in (("sample", self.sample), ("prompts", self.prompt_sample)):
+        for kind, sample in (("sample", self.sample), ("prompts", self.prompt_sample), ("steps", self.steps)):
             out[f"{kind}.keys"] = sample.keys
             out |= {f"{kind}.{name}": column for name, column in sample.columns.items()}
-        for kind, pairs in (("together", self.together), ("following", self.following)):
-            out[f"{kind}.keys"], out[f"{kind}.counts"] = pairs.table()
+        out["together.keys"], out["together.counts"] = self.together.table()
         capacities = (self.sample.capacity, self.prompt_sample.capacity)
         out["settings"] = torch.tensor([self.seed, *capacities], dtype=torch.int64)
         out["given_unigrams"] = self.given_unigrams
@@ -259,11 +272,14 @@ class Profile:
             out = cls.empty(d_model, d_sae, given.shape[0], seed, sample=sample, prompts=prompts, dictionary=dictionary)
             out.given_unigrams, out.buckets = given, token_buckets(given)
             out.sums = {name: state[f"sums.{name}"].clone() for name in out.sums}
-            for kind, rows in (("sample", out.sample), ("prompts", out.prompt_sample)):
-                rows.keys = state[f"{kind}.keys"]
-                rows.columns = {name: state[f"{kind}.{name}"] for name in rows.columns}
+
+            def stored(kind: str, rows: BottomK) -> BottomK:
+                columns = {name: state[f"{kind}.{name}"] for name in rows.columns}
+                return BottomK(rows.capacity, state[f"{kind}.keys"], columns, rows.pads)
+
+            out.sample, out.prompt_sample = stored("sample", out.sample), stored("prompts", out.prompt_sample)
+            out.steps = stored("steps", out.steps)
             out.together = PairCounts(d_sae, state["together.keys"], state["together.counts"])
-            out.following = PairCounts(d_sae, state["following.keys"], state["following.counts"])
         except (KeyError, ValueError) as error:
             raise CorruptArtifact(f"this is no state of a profile: {error}; make the profile again") from error
         return out

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perimetry.runtime import generator
@@ -132,40 +132,69 @@ class BottomK:
     def __init__(self, capacity: int, keys: Tensor, columns: dict[str, Tensor], pads: dict[str, int]) -> None:
         """`keys` sorted and distinct; `pads` gives the filler of columns whose second axis may grow (at its end)."""
         self.capacity = capacity
-        self.keys = keys
-        self.columns = columns
         self.pads = pads
+        self._keys = keys
+        self._columns = columns
+        self._pending: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self._waiting = 0
+
+    @property
+    def keys(self) -> Int[Tensor, " row"]:
+        """Keys of the rows, ascending."""
+        self._compact()
+        return self._keys
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The rows, in the order of their keys."""
+        self._compact()
+        return self._columns
+
+    def wants(self, keys: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        """Which rows may still enter: some of those that waiting rows would keep out are let in, none is left out."""
+        if self._keys.numel() < self.capacity:
+            return torch.ones_like(keys, dtype=torch.bool)
+        return keys < self._keys[-1]
 
     def offer(self, keys: Int[Tensor, " row"], columns: dict[str, Tensor]) -> None:
         """Show rows to the sample."""
-        if self.keys.numel() >= self.capacity:
-            low = keys < self.keys[-1]
+        low = self.wants(keys)
+        if not bool(low.all()):
             keys, columns = keys[low], {name: column[low] for name, column in columns.items()}
         if not keys.numel():
             return
-        both = torch.cat([self.keys, keys])
+        self._pending.append((keys, columns))
+        self._waiting += keys.numel()
+        # Joining copies the whole sample; waiting for as many rows again keeps the copies few.
+        if self._waiting >= self.capacity:
+            self._compact()
+
+    def _compact(self) -> None:
+        if not self._pending:
+            return
+        both = torch.cat([self._keys, *(keys for keys, _ in self._pending)])
         order = torch.argsort(both, stable=True)
         ranked = both[order]
         distinct = torch.ones_like(ranked, dtype=torch.bool)
         distinct[1:] = ranked[1:] != ranked[:-1]
         keep = order[distinct][: self.capacity]
-        self.keys = both[keep]
-        self.columns = {name: self._join(name, column, columns[name])[keep] for name, column in self.columns.items()}
+        parts = [self._columns, *(columns for _, columns in self._pending)]
+        self._keys = both[keep]
+        self._columns = {name: self._join(name, [part[name] for part in parts])[keep] for name in self._columns}
+        self._pending, self._waiting = [], 0
         self._trim()
 
-    def _join(self, name: str, old: Tensor, new: Tensor) -> Tensor:
+    def _join(self, name: str, parts: list[Tensor]) -> Tensor:
         if name in self.pads:
-            wide = max(old.shape[1], new.shape[1])
-            old, new = (
-                torch.nn.functional.pad(part, (0, wide - part.shape[1]), value=self.pads[name]) for part in (old, new)
-            )
-        return torch.cat([old, new])
+            wide = max(part.shape[1] for part in parts)
+            parts = [torch.nn.functional.pad(part, (0, wide - part.shape[1]), value=self.pads[name]) for part in parts]
+        return torch.cat(parts)
 
     def _trim(self) -> None:
         """Drop the filler that no row needs, so that the tables do not tell what was seen and dropped."""
-        used = [(self.columns[name] != pad).any(0).sum() for name, pad in self.pads.items()]
+        used = [(self._columns[name] != pad).any(0).sum() for name, pad in self.pads.items()]
         for name in self.pads:
-            self.columns[name] = self.columns[name][:, : max(1, *map(int, used))]
+            self._columns[name] = self._columns[name][:, : max(1, *map(int, used))]
 
     def merge(self, other: "BottomK") -> "BottomK":
         """The sample of both streams together."""

@@ -5,9 +5,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from perimetry.shift.base import Evidence
-from perimetry.shift.features import BUCKETS, ERROR_BINS, VALUE_BINS, context_features
+from perimetry.shift.features import BUCKETS, ERROR_BINS, VALUE_BINS, context_features, edge_rows
 
-__all__ = ["count_tokens", "empty_sums"]
+__all__ = ["count_edges", "count_steps", "count_tokens", "empty_sums"]
 
 
 def empty_sums(d_model: int, d_sae: int, vocab: int) -> dict[str, Tensor]:
@@ -38,7 +38,22 @@ def empty_sums(d_model: int, d_sae: int, vocab: int) -> dict[str, Tensor]:
         "errors": whole(1, ERROR_BINS.number),
         "nll": real(3),
         "strongest": whole(d_sae),
+        "steps": whole(1),
+        "step_lag": real(d_model, d_model),
+        "step_cross": real(d_sae, 2 * d_model + 1),
+        "edge_acts": real(2, d_model),
+        "edge_outer": real(2, d_model, d_model),
     }
+
+
+def _tally(table: Int[Tensor, "row column"], cells: Int[Tensor, " cell"]) -> None:
+    """Add 1 to each of the cells, given as flat places, in place."""
+    flat = table.view(-1)
+    # A histogram touches the whole table, adding one by one costs more a cell.
+    if cells.numel() * 16 > flat.numel():
+        flat += torch.bincount(cells, minlength=flat.numel())
+    else:
+        flat.index_add_(0, cells, torch.ones_like(cells, dtype=flat.dtype))
 
 
 def count_tokens(
@@ -53,10 +68,8 @@ def count_tokens(
     sums["tokens"] += rows.numel()
     sums["fired"] += torch.bincount(latents, minlength=codes.width)
     cells = latents * VALUE_BINS.number + VALUE_BINS.locate(codes.values[active].float())
-    ones = torch.ones_like(cells, dtype=torch.int32)
-    sums["values"].view(-1).index_add_(0, cells, ones)
-    pairs = (bucket[:, None] * codes.width + codes.indices)[active]
-    sums["bucket_fired"].view(-1).index_add_(0, pairs, ones)
+    _tally(sums["values"], cells)
+    _tally(sums["bucket_fired"], (bucket[:, None] * codes.width + codes.indices)[active])
     sums["bucket_tokens"] += torch.bincount(bucket, minlength=BUCKETS)
     sums["bucket_acts"].index_add_(0, bucket, acts)
     sums["acts"] += acts.sum(0)
@@ -70,3 +83,27 @@ def count_tokens(
     sums["excess_cross"] += features.T @ counts
     error = (evidence.acts[rows] - evidence.reconstruction[rows]).square().sum(1)
     sums["errors"] += torch.bincount(ERROR_BINS.locate(error), minlength=ERROR_BINS.number)
+
+
+def count_edges(sums: dict[str, Tensor], evidence: Evidence) -> None:
+    """Add the tokens that precede no step: the moments of those that do are what is left of the moments of all."""
+    for lag in (1, 2):
+        edge = evidence.acts[edge_rows(evidence, lag)].double()
+        sums["edge_acts"][lag - 1] += edge.sum(0)
+        sums["edge_outer"][lag - 1] += edge.T @ edge
+
+
+def count_steps(sums: dict[str, Tensor], evidence: Evidence, rows: Int[Tensor, " step"]) -> None:
+    """Add some tokens with two predecessors: products of the predecessors, and their sums by active concept."""
+    if not rows.numel():
+        return
+    codes = evidence.codes.select(rows)
+    one, two = evidence.acts[rows - 1].double(), evidence.acts[rows - 2].double()
+    sums["steps"] += rows.numel()
+    sums["step_lag"] += one.T @ two
+    step, slot = (codes.values != 0).nonzero(as_tuple=True)
+    latents, order = codes.indices[step, slot].sort()
+    latents, fired = torch.unique_consecutive(latents, return_counts=True)
+    features = torch.cat([one, two, one.new_ones(rows.numel(), 1)], 1)
+    totals = torch.nn.functional.embedding_bag(step[order], features, fired.cumsum(0) - fired, mode="sum")
+    sums["step_cross"].index_add_(0, latents, totals)
