@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tests.worlds import Outcome, child_environment, run_main, text_of, write_jsonl
 
+from perimetry.activations.model import load_language_model
 from perimetry.assets import ASSETS, read_texts
+from perimetry.runtime import Runtime
+from perimetry.shift.evidence import Extractor
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
 from perimetry.storage import hash_file
@@ -19,7 +23,6 @@ from perimetry.storage import hash_file
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 MODEL = "smollm2-135m-instruct"
-EXACT = ("--dtype", "float32")
 PATIENCE_S = 600
 SETTINGS = """
 [train]
@@ -56,14 +59,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(root: Path) -> Outcome:
-    asked = ("train", "--out", root / "sae", "--model", MODEL, "--tokens", "8192", "--context", "64", *EXACT)
+    asked = ("train", "--out", root / "sae", "--model", MODEL, "--tokens", "8192", "--context", "64")
     return run_main(*asked, "--config", root / "settings.toml", "--json")
 
 
 @pytest.fixture(scope="module")
 def calibrated(root: Path, trained: Outcome) -> Outcome:
     assert trained.code == 0, trained.err
-    asked = ("calibrate", "--sae", root / "sae", "--text", "wikipedia", "--out", root / "meter", *EXACT)
+    asked = ("calibrate", "--sae", root / "sae", "--text", "wikipedia", "--out", root / "meter")
     return run_main(*asked, "--config", root / "settings.toml", "--json")
 
 
@@ -84,7 +87,7 @@ def test_assets() -> None:
 
 
 def test_doctor() -> None:
-    done = run_main("doctor", "--model", MODEL, "--json", *EXACT)
+    done = run_main("doctor", "--model", MODEL, "--json")
     assert done.code == 0, done.out
     found = done.json()
     assert all(check["holds"] for check in found["checks"])
@@ -109,12 +112,16 @@ def test_calibrate(calibrated: Outcome) -> None:
 
 
 def test_readings_do_not_depend_on_their_company(real_meter: Meter) -> None:
+    """In float32: the same dictionary and detectors on the same model in its exact dtype."""
+    lm = load_language_model(MODEL, Runtime(torch.device("cpu"), torch.float32))
+    there = Extractor(lm, real_meter.extractor.tap.layer, real_meter.policy)
+    exact = Meter(there, real_meter.sae, real_meter.info, real_meter.normal, main="surprise", details={})
     texts = [d.text[:n] for d, n in zip(read_texts("wikipedia"), (60, 300, 150, 12), strict=False)]
-    together = real_meter.score(texts, detectors="all")
+    together = exact.score(texts, detectors="all")
     others = {
-        "alone": [real_meter.score([t], detectors="all")[0] for t in texts],
-        "left": real_meter.score(texts, detectors="all", side="left"),
-        "turned": real_meter.score(texts[::-1], detectors="all")[::-1],
+        "alone": [exact.score([t], detectors="all")[0] for t in texts],
+        "left": exact.score(texts, detectors="all", side="left"),
+        "turned": exact.score(texts[::-1], detectors="all")[::-1],
     }
     for how, readings in others.items():
         for one, two in zip(together, readings, strict=True):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ __all__ = ["JSONL_SUFFIXES", "TEXT_SUFFIXES", "Document", "read_jsonl", "read_pa
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 TEXT_SUFFIXES = (*JSONL_SUFFIXES, ".txt")
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Document(NamedTuple):
@@ -49,7 +51,7 @@ def _document(name: str, number: int, line: str) -> Document:
         raise MalformedLine(name, number, f"'id' is {key!r}, a text or a whole number is wanted")
     if not isinstance(text, str):
         raise MalformedLine(name, number, f"'text' is of type {type(text).__name__}, a text is wanted")
-    if any("\ud800" <= c <= "\udfff" for c in f"{key}{text}"):
+    if SURROGATES.search(f"{key}{text}"):
         raise MalformedLine(name, number, "'id' or 'text' holds half of a surrogate pair, which is no character")
     if not text.strip():
         raise EmptyText(f"{name}, line {number}: the text of {str(key)!r} is empty; give it characters or remove it")
