@@ -44,13 +44,13 @@ class DemoConfig(Config):
     """Block to tap, from 0; None is a little before the middle."""
     context: int = Field(default=128, ge=8)
     """Tokens of one packed row of training text."""
-    recipe: TrainConfig = TrainConfig(k=40, tokens=800_000, lr=1e-3)
+    recipe: TrainConfig = TrainConfig(k=40, tokens=600_000, lr=1e-3)
     """How the SAEs are trained."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the SAEs; all are trained on the same activations."""
-    meter: MeterConfig = MeterConfig(profile_tokens=80_000, calibration_prompts=450, words_high=150, bank=4096)
+    meter: MeterConfig = MeterConfig(profile_tokens=60_000, calibration_prompts=360, words_high=150, bank=4096)
     """How the meters are fitted."""
-    bench: BenchConfig = BenchConfig(passages=150, attacks_n=60, limit=128, clean_prompts=300)
+    bench: BenchConfig = BenchConfig(passages=150, attacks_n=50, limit=128, clean_prompts=240)
     """What they are measured on."""
 
 
