@@ -195,7 +195,14 @@ class AffineSAE(AbstractSAE):
 
 def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:
     """`fire` for the architectures with a free count: every pre-activation strictly above its cut and above 0."""
-    gated = torch.where(pre > cut.clamp(min=0), pre, 0)
-    slots = max(1, int((gated != 0).sum(1).max()))
-    values, columns = gated.topk(slots, dim=1)
-    return values, columns
+    above = pre > cut.clamp(min=0)
+    counts = above.sum(1)
+    slots = max(1, int(counts.max()))
+    # A top-k as wide as the busiest token would sort that much for every token; most have far fewer.
+    rows, latents = above.nonzero(as_tuple=True)
+    place = torch.arange(rows.numel(), device=pre.device) - (counts.cumsum(0) - counts)[rows]
+    values = pre.new_zeros(pre.shape[0], slots)
+    columns = torch.zeros(pre.shape[0], slots, dtype=torch.int64, device=pre.device)
+    values[rows, place], columns[rows, place] = pre[rows, latents], latents
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)
