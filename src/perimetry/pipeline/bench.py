@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from perimetry import __version__
-from perimetry.activations.prompts import encode
+from perimetry.activations.prompts import SURROGATES
 from perimetry.activations.text import shuffled, take_split
 from perimetry.assets import ASSETS, Document, read_texts
 from perimetry.config import Config
@@ -74,8 +74,10 @@ class _Scored(NamedTuple):
 
 
 def _length(meter: Meter) -> Callable[[str], int]:
+    tokenizer, most = meter.lm.plain_tokenizer, meter.lm.context
+
     def count(text: str) -> int:
-        return sum(encode(meter.lm, text, meter.policy, truncate=True).countable) if text.strip() else 0
+        return min(len(tokenizer.encode(SURROGATES.sub("\ufffd", text), add_special_tokens=False).ids), most)
 
     return count
 

@@ -44,7 +44,7 @@ class DemoConfig(Config):
     """Block to tap, from 0; None is a little before the middle."""
     context: int = Field(default=128, ge=8)
     """Tokens of one packed row of training text."""
-    recipe: TrainConfig = TrainConfig(k=40, tokens=600_000, lr=1e-3)
+    recipe: TrainConfig = TrainConfig(k=40, tokens=500_000, lr=1e-3)
     """How the SAEs are trained."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the SAEs; all are trained on the same activations."""
