@@ -10,14 +10,15 @@ RUNS ?= runs/demo
 demo: $(STAMP)
 	$(BIN)/perimetry demo --out $(RUNS)
 
+# One thread a process: tests fork children, and a child of a process that has OpenMP threads can hang.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest tests/house
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/house
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py --out runs/bench/train_step.json

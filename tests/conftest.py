@@ -1,9 +1,13 @@
 import pytest
+import torch
 from tests.worlds import World, make_world
 
 from perimetry.activations.model import LanguageModel, tiny_language_model
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
+
+# Tests fork children; a child of a process that has started OpenMP threads can hang for ever.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
