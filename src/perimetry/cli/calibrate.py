@@ -60,18 +60,17 @@ def calibrate(
     )
     summary: dict[str, Any] = done.meter.summary() | {"path": str(out), "digest": done.digest}
 
-    def human() -> None:
-        note(
-            f"{out}: {summary['detector']} at layer {summary['layer']}, {summary['calibration_prompts']} clean prompts"
-        )
-        for row in summary["false_alarms"]:
-            note(
-                f"  {row['group']}: alpha {row['alpha']:g} {_where(row['threshold'])}, realised false alarms within "
-                f"[{row['low']:.4g}, {row['high']:.4g}]"
-            )
-        note(f'next: perimetry score {out} "a prompt to read"')
+    emit(summary, json, lambda: _show(out, summary))
 
-    emit(summary, json, human)
+
+def _show(out: Path, summary: dict[str, Any]) -> None:
+    note(f"{out}: {summary['detector']} at layer {summary['layer']}, {summary['calibration_prompts']} clean prompts")
+    for row in summary["false_alarms"]:
+        note(
+            f"  {row['group']}: alpha {row['alpha']:g} {_where(row['threshold'])}, realised false alarms within "
+            f"[{row['low']:.4g}, {row['high']:.4g}]"
+        )
+    note(f'next: perimetry score {out} "a prompt to read"')
 
 
 def _where(threshold: float | None) -> str:
