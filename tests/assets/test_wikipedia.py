@@ -58,7 +58,7 @@ def test_whole_pages_only() -> None:
 
 
 def test_articles_only_and_the_same_bytes_each_time(tmp_path: Path) -> None:
-    raw = archive(tmp_path, gzip.compress(DUMP))
+    raw = archive(tmp_path, gzip.compress(DUMP, mtime=0))
     file = prepare(tmp_path, raw)
     rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     assert [(r["id"], r["title"]) for r in rows] == [("1", "Cat"), ("5", "Zoo: a novel")]
@@ -69,9 +69,9 @@ def test_articles_only_and_the_same_bytes_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dump", "member", "why"),
     [
-        (gzip.compress(b"<a></b>"), "p/data/enwik8.gz", "no MediaWiki XML"),
-        (gzip.compress(b"<a><page><x/></page>"), "p/data/enwik8.gz", "no MediaWiki XML"),
-        (gzip.compress(DUMP * 40)[:-30], "p/data/enwik8.gz", "damaged|no MediaWiki XML"),
+        (gzip.compress(b"<a></b>", mtime=0), "p/data/enwik8.gz", "no MediaWiki XML"),
+        (gzip.compress(b"<a><page><x/></page>", mtime=0), "p/data/enwik8.gz", "no MediaWiki XML"),
+        (gzip.compress(DUMP * 40, mtime=0)[:-30], "p/data/enwik8.gz", "damaged|no MediaWiki XML"),
         (b"", "p/data/other.gz", "holds no data/enwik8.gz"),
     ],
 )
