@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,25 @@ def test_a_reading_does_not_depend_on_its_company(meter: Meter) -> None:
     turned = meter.score(PROMPTS[::-1], detectors="all")[::-1]
     for other in (alone, small, left, turned):
         assert_same(together, other)
+
+
+def test_readings_come_in_order_before_the_last_prompt_is_read(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = meter.score(PROMPTS)
+    monkeypatch.setattr("perimetry.shift.meter.WINDOW", 4)
+    run: list[int] = []
+    capture = Extractor.capture
+
+    def counted(*args: Any, **named: Any) -> Any:
+        for found in capture(*args, **named):
+            run.extend(found.rows)
+            yield found
+
+    monkeypatch.setattr(Extractor, "capture", counted)
+    readings = meter.readings(PROMPTS)
+    first = next(readings)
+    assert len(run) == 4
+    assert_same(whole, [first, *readings])
+    assert len(run) == len(PROMPTS)
 
 
 def test_main_alone_equals_main_among_all(meter: Meter) -> None:

@@ -3,8 +3,7 @@ import torch
 
 from perimetry.errors import NonFinite, TooFewSamples
 from perimetry.runtime import generator
-from perimetry.sae import BatchTopKSAE
-from perimetry.train.fits import fit_scale, fit_threshold, geometric_median, require_finite
+from perimetry.train.fits import fit_scale, geometric_median, require_finite
 
 
 def test_scales_bring_norms_to_what_is_promised() -> None:
@@ -27,22 +26,6 @@ def test_the_geometric_median_ignores_a_huge_row() -> None:
     for _ in range(20):
         moved = median + 0.05 * torch.randn(5, generator=generator(_))
         assert float((x - moved).norm(dim=1).sum()) >= at - 1.0
-
-
-def test_the_threshold_gives_the_wanted_count_and_is_the_highest_that_does() -> None:
-    sae, x = BatchTopKSAE.tiny(), torch.randn(333, 8, generator=generator(2))
-    for k in (1, 4, 9):
-        sae.threshold = fit_threshold(sae, x, k)
-        assert float(sae.encode(x).count().mean()) == pytest.approx(k, abs=1e-6)
-        raised = torch.nextafter(torch.tensor(sae.threshold), torch.tensor(torch.inf))
-        assert float(sae.count_above(x, raised).mean()) < k
-
-
-def test_the_threshold_is_zero_where_too_few_are_positive() -> None:
-    sae = BatchTopKSAE.tiny()
-    with torch.no_grad():
-        sae.b_enc.fill_(-50.0)
-    assert fit_threshold(sae, torch.randn(20, 8, generator=generator(3)), 4) == 0.0
 
 
 def test_rows_that_are_no_numbers_are_counted() -> None:

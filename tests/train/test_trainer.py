@@ -55,7 +55,7 @@ def test_dead_counters_count_tokens_and_revive() -> None:
     assert bool((one.since_fired[results[2].fired] == 0).all())
     assert torch.equal(one.dead(), one.since_fired >= 128)
     with torch.no_grad():
-        one.sae.b_enc[never] = 10.0
+        dict(one.sae.named_parameters())["b_enc"][never] = 10.0
     one.advance(Planted().draw(64, 1))
     assert bool((one.since_fired[never] == 0).any())
 
@@ -78,7 +78,7 @@ def test_the_running_threshold_is_corrected_for_its_start() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     one = trainer()
     with torch.no_grad():
-        one.sae.b_dec[0] = torch.nan
+        dict(one.sae.named_parameters())["b_dec"][0] = torch.nan
     with pytest.raises(NonFinite, match=r"step 0: the loss is nan .* lower lr or sparsity"):
         one.advance(Planted().draw(64, 0))
 

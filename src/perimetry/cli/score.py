@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, json_line, wants_progress
+from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, json_line, note, wants_progress
 
 __all__ = ["score"]
 
@@ -39,16 +39,20 @@ def score(
     Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
     flagged, group, tokens_scored, truncated, scores.
     """
+    from perimetry.cli.show import show_reading
     from perimetry.errors import UsageError
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.loading import load_meter
+    from perimetry.ui import track
 
     if bool(texts) == (input is not None):
         raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
     ids, prompts = _read(input) if input is not None else ([str(i) for i in range(len(texts))], list(texts))
+    if not prompts:
+        note(f"{input} holds no line, so there is nothing to read")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
     reader = load_meter(meter, runtime=runtime, model=model, dtype=dtype)
-    readings = reader.score(
+    found = reader.readings(
         prompts,
         ids=ids,
         detectors=detectors,
@@ -56,17 +60,17 @@ def score(
         truncate=truncate,
         batch_tokens=batch_tokens,
         explain=concepts or not json,
-        progress=wants_progress(quiet) and input is not None,
     )
-    if json:
-        for reading in readings:
-            print(json_line(reading.to_json(tokens=tokens, concepts=concepts)))  # noqa: T201
-    else:
-        from perimetry.cli.show import show_reading
-
-        for reading, text in zip(readings, prompts, strict=True):
+    flagged = False
+    shown = wants_progress(quiet) and input is not None
+    readings = track(found, "reading prompts", len(prompts), shown, lambda _: 1)
+    for reading, text in zip(readings, prompts, strict=True):
+        flagged |= reading.flagged
+        if json:
+            print(json_line(reading.to_json(tokens=tokens, concepts=concepts)), flush=True)  # noqa: T201
+        else:
             show_reading(reading, text)
-    return int(fail_on_alarm and any(r.flagged for r in readings))
+    return int(fail_on_alarm and flagged)
 
 
 def _read(path: Path) -> tuple[list[str], list[str]]:

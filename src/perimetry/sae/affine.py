@@ -6,18 +6,19 @@ goes by chunks of rows, so that no (token, latent) matrix of the whole input is 
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents, ModelBias, PerToken
-from perimetry.errors import ConfigError, WidthMismatch
+from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
-from perimetry.sae.base import AbstractSAE, Codes
+from perimetry.sae.base import AbstractSAE, Codes, SAEState, Start
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Objective, Penalty
+from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty
+from perimetry.sae.steps.dense import dense_aux
 from perimetry.sae.steps.products import decode
 from perimetry.sae.steps.select import Collector, PreActivations
 
@@ -72,6 +73,9 @@ def order_codes(values: Latents, columns: Tensor, width: int) -> Codes:
 class AffineSAE(AbstractSAE):
     """A dictionary with an affine encoder and a linear decoder; subclasses say which latents fire."""
 
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    b_dec: nn.Parameter
     subtract_b_dec: bool
     """True where `b_dec` is taken off the input first (beta = 1)."""
 
@@ -150,7 +154,7 @@ class AffineSAE(AbstractSAE):
         weights: Weights,
         *,
         extras: Mapping[str, Tensor],
-        settings: Mapping[str, float | int],
+        settings: Mapping[str, Any],
         subtract_b_dec: bool | None = None,
     ) -> A:
         """An instance from what `extras` and `settings` gave, or a fresh one where those are missing.
@@ -162,16 +166,39 @@ class AffineSAE(AbstractSAE):
         """Tensors beyond the four, by the name they have on disk."""
         return {}
 
-    def settings(self) -> dict[str, float | int]:
-        """Numbers beyond the tensors that rebuild the same SAE."""
+    def settings(self) -> dict[str, Any]:
+        """Plain values beyond the tensors that rebuild the same SAE."""
         return {}
 
-    def after_update(self) -> None:
-        """Bring parameters back into their range after an optimiser step."""
+    @override
+    def state(self) -> SAEState:
+        tensors = {"W_enc": self.W_enc, "W_dec": self.W_dec, "b_enc": self.b_enc, "b_dec": self.b_dec} | self.extras()
+        plain = {name: tensor.detach() for name, tensor in tensors.items()}
+        return SAEState(plain, {**self.settings(), "subtract_b_dec": self.subtract_b_dec})
+
+    @classmethod
+    @override
+    def restore(cls: type[A], state: SAEState) -> A:
+        missing = [name for name in Weights._fields if name not in state.tensors]
+        if missing or "subtract_b_dec" not in state.settings:
+            raise CorruptArtifact(f"an SAE without {missing or 'subtract_b_dec'} cannot be rebuilt; make it again")
+        return cls.rebuild(
+            Weights(**{name: state.tensors[name] for name in Weights._fields}),
+            extras={name: t for name, t in state.tensors.items() if name not in Weights._fields},
+            settings={name: v for name, v in state.settings.items() if name != "subtract_b_dec"},
+            subtract_b_dec=bool(state.settings["subtract_b_dec"]),
+        )
+
+    @classmethod
+    @override
+    def fresh(cls: type[A], start: Start) -> A:
+        weights = initial_weights(start.centre.shape[0], start.d_sae, start.seed, start.centre)
+        settings = {"k": start.k, **start.options.model_dump()}
+        return cls.rebuild(weights, extras={}, settings=settings, subtract_b_dec=start.subtract_b_dec)
 
     @torch.no_grad()
+    @override
     def fold_scale(self, scale: float) -> None:
-        """Make an SAE trained on `scale * x` read and write x itself; codes stay the same numbers."""
         self.W_enc.mul_(scale)
         self.W_dec.div_(scale)
         self.b_dec.div_(scale)
@@ -191,6 +218,33 @@ class AffineSAE(AbstractSAE):
     def dense_penalty(self, pre: Latents, codes: Latents, objective: Objective) -> Tensor:  # noqa: ARG002
         """The sparsity term by autograd: the reference for `penalty`."""
         return codes.new_zeros(())
+
+    @override
+    def dense_losses(self, rows: Acts, objective: Objective, dead: Tensor) -> Losses:
+        acts, target = self.inputs(rows), self.targets(rows)
+        centred = acts - self.b_dec if self.subtract_b_dec else acts
+        pre = centred @ self.W_enc.T + self.b_enc
+        codes = self.dense_codes(pre, objective)
+        residual = target - self.dense_reconstruction(acts, codes)
+        fires = codes.detach() != 0
+        positive = codes.detach()[fires]
+        return Losses(
+            reconstruction=self.dense_reconstruction_loss(target, codes, residual),
+            sparsity=self.dense_penalty(pre, codes, objective),
+            aux=dense_aux(pre, residual, self.W_dec, dead, objective.aux),
+            error=float(residual.detach().square().sum()),
+            l0=float(fires.sum(1).double().mean()),
+            fired=fires.any(0),
+            smallest=float(positive.min()) if positive.numel() else None,
+        )
+
+    def dense_reconstruction(self, acts: Acts, codes: Latents) -> Acts:  # noqa: ARG002
+        """The output of dense codes, differentiable."""
+        return codes @ self.W_dec + self.b_dec
+
+    def dense_reconstruction_loss(self, target: Acts, codes: Latents, residual: Acts) -> Tensor:  # noqa: ARG002
+        """The reconstruction term, where it is more than the mean squared error of the whole reconstruction."""
+        return residual.square().sum(1).mean()
 
 
 def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,15 +5,17 @@ works on raw residual-stream vectors: the training scale is folded into its weig
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from perimetry.axes import Acts, Latents, PerToken
+from perimetry.axes import Acts, Latents, ModelBias, PerToken
+from perimetry.config import Config
 from perimetry.errors import WidthMismatch
+from perimetry.sae.steps.base import Losses, Objective
 
-__all__ = ["AbstractSAE", "Codes", "CountMode", "SAEOutput"]
+__all__ = ["AbstractSAE", "AutogradSAE", "Codes", "CountMode", "Defaults", "Options", "SAEOutput", "SAEState", "Start"]
 
 CountMode = Literal["free", "fixed", "budget"]
 """`free`: the active count may rise under shift; `fixed`: it cannot; `budget`: coupled to the other rows of a batch."""
@@ -63,6 +65,51 @@ class SAEOutput(NamedTuple):
     """Decoded activations, in the units of the input."""
 
 
+class Options(Config):
+    """What an architecture can be told beside width and k; an architecture with options derives its own."""
+
+
+class Defaults(NamedTuple):
+    """How an architecture is trained where the recipe does not say otherwise."""
+
+    beta1: float = 0.9
+    """First moment of Adam."""
+    sparsity: float = 0.0
+    """Weight of the architecture's own term."""
+    sparsity_warmup: float = 0.1
+    """Share of the steps in which that weight rises from 0."""
+    aux: float = 0.0
+    """Weight of the loss that revives dead latents."""
+    unit_decoder: bool = True
+    """Whether decoder rows are kept at norm 1."""
+
+
+class Start(NamedTuple):
+    """What a fresh SAE starts from."""
+
+    centre: ModelBias
+    """First `b_dec`: the geometric median of scaled activations; its length is the width of a row of the source."""
+    d_sae: int
+    """Number of latents."""
+    k: int
+    """Target of the mean active count."""
+    seed: int
+    """Seed of the weights."""
+    subtract_b_dec: bool | None = None
+    """Take `b_dec` off the input; None is the architecture's own default."""
+    options: Options = Options()
+    """Of the architecture's `options_type`."""
+
+
+class SAEState(NamedTuple):
+    """All that rebuilds an SAE."""
+
+    tensors: dict[str, Tensor]
+    """Parameters and buffers by name, latent-major."""
+    settings: dict[str, Any]
+    """Plain JSON values."""
+
+
 class AbstractSAE(nn.Module, ABC):
     """A dictionary of concepts for the activations after one block.
 
@@ -74,11 +121,13 @@ class AbstractSAE(nn.Module, ABC):
     count_mode: ClassVar[CountMode]
     """Whether the active count is free to rise under shift; a budget architecture with a threshold at inference says
     `free`."""
+    defaults: ClassVar[Defaults] = Defaults()
+    """How it is trained where the recipe does not say otherwise."""
+    options_type: ClassVar[type[Options]] = Options
+    """The options that it takes."""
 
-    W_enc: nn.Parameter
     W_dec: nn.Parameter
-    b_enc: nn.Parameter
-    b_dec: nn.Parameter
+    """Decoder directions, one row a latent."""
 
     @property
     def d_sae(self) -> int:
@@ -111,7 +160,58 @@ class AbstractSAE(nn.Module, ABC):
         codes = self.encode(acts)
         return SAEOutput(codes, self.decode(codes))
 
+    def inputs(self, rows: Acts) -> Acts:
+        """What the encoder reads of the rows of a source: all of them, save where a row holds a target too."""
+        return rows
+
+    def targets(self, rows: Acts) -> Acts:
+        """What the decoder shall give back of the rows of a source: all of them, save where a row holds a target too."""
+        return rows
+
+    @abstractmethod
+    def dense_losses(self, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"]) -> Losses:
+        """Loss terms of a batch of scaled rows by the training rule, with a graph.
+
+        Plain autograd on dense latents, written as the formulas are: the reference that the fast steps are tested with.
+        """
+
+    def after_update(self) -> None:
+        """Bring parameters back into their range after an optimiser step."""
+
+    def settle(self, acts: Acts, k: int) -> dict[str, Any]:  # noqa: ARG002
+        """Fit what inference needs on held-out raw activations, after training; returns what to write down of it."""
+        return {}
+
+    @abstractmethod
+    def fold_scale(self, scale: float) -> None:
+        """Make an SAE trained on `scale * x` read and write x itself; codes stay the same numbers."""
+
+    @abstractmethod
+    def state(self) -> SAEState:
+        """All that rebuilds it, by `restore`."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls: type[S], state: SAEState) -> S:
+        """The SAE of a `state()`. Errors: `WidthMismatch`, `CorruptArtifact`."""
+
+    @classmethod
+    @abstractmethod
+    def fresh(cls: type[S], start: Start) -> S:
+        """An SAE to train, with seeded weights. Errors: `ConfigError`."""
+
     @classmethod
     @abstractmethod
     def tiny(cls: type[S]) -> S:
         """A small seeded instance for the contract test (d_model 8, d_sae 32)."""
+
+
+class AutogradSAE(AbstractSAE):
+    """An architecture whose gradients are left to autograd, on losses that are sparse already."""
+
+    @abstractmethod
+    def losses(self, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"]) -> Losses:
+        """Loss terms of a batch of scaled rows by the training rule, with a graph, written for speed.
+
+        What fires is found without a graph; what follows is computed at the active entries only.
+        """

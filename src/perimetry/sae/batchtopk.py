@@ -5,17 +5,18 @@ rows share; at inference the cut makes each token independent of the others, and
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from perimetry.axes import Latents
+from perimetry.axes import Acts, Latents
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
-from perimetry.sae.base import CountMode
+from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.select import BatchTopK, Collector, PreActivations
+from perimetry.sae.threshold import fit_threshold, settle_threshold
 
 __all__ = ["BatchTopKSAE"]
 
@@ -26,6 +27,7 @@ class BatchTopKSAE(AffineSAE):
 
     architecture: ClassVar[str] = "batchtopk"
     count_mode: ClassVar[CountMode] = "free"
+    defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
 
     def __init__(self, weights: Weights, *, k: int, threshold: float = 0.0, subtract_b_dec: bool = True) -> None:
         super().__init__()
@@ -38,8 +40,13 @@ class BatchTopKSAE(AffineSAE):
         return fire_above(pre, pre.new_tensor(self.threshold))
 
     @override
-    def settings(self) -> dict[str, float | int]:
+    def settings(self) -> dict[str, Any]:
         return {"k": self.k, "threshold": self.threshold}
+
+    @override
+    def settle(self, acts: Acts, k: int) -> dict[str, Any]:
+        self.threshold = fit_threshold(self, acts, k)
+        return settle_threshold(self.threshold)
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
@@ -59,7 +66,7 @@ class BatchTopKSAE(AffineSAE):
         weights: Weights,
         *,
         extras: Mapping[str, Tensor],
-        settings: Mapping[str, float | int],
+        settings: Mapping[str, Any],
         subtract_b_dec: bool | None = None,
     ) -> "BatchTopKSAE":
         return cls(

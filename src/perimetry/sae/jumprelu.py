@@ -14,7 +14,7 @@ from typing_extensions import override
 from perimetry.axes import LatentBias, Latents
 from perimetry.errors import WidthMismatch
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
-from perimetry.sae.base import CountMode
+from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.base import Forward, Objective, Penalty
 from perimetry.sae.steps.products import sampled
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, Window
@@ -62,6 +62,7 @@ class JumpReLUSAE(AffineSAE):
 
     architecture: ClassVar[str] = "jumprelu"
     count_mode: ClassVar[CountMode] = "free"
+    defaults: ClassVar[Defaults] = Defaults(beta1=0.0, sparsity=1.0, sparsity_warmup=0.5)
 
     def __init__(self, weights: Weights, *, threshold: LatentBias | None = None, subtract_b_dec: bool = False) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class JumpReLUSAE(AffineSAE):
         weights: Weights,
         *,
         extras: Mapping[str, Tensor],
-        settings: Mapping[str, float | int],
+        settings: Mapping[str, Any],
         subtract_b_dec: bool | None = None,
     ) -> "JumpReLUSAE":
         return cls(

@@ -5,7 +5,7 @@ amplitudes: with unit decoder rows by half its weight. The active count is free.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from perimetry.axes import Latents
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
-from perimetry.sae.base import CountMode
+from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.base import Forward, Objective, Penalty
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 
@@ -26,6 +26,7 @@ class StandardSAE(AffineSAE):
 
     architecture: ClassVar[str] = "standard"
     count_mode: ClassVar[CountMode] = "free"
+    defaults: ClassVar[Defaults] = Defaults(sparsity=0.03)
 
     def __init__(self, weights: Weights, *, subtract_b_dec: bool = True) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class StandardSAE(AffineSAE):
         weights: Weights,
         *,
         extras: Mapping[str, Tensor],
-        settings: Mapping[str, float | int],
+        settings: Mapping[str, Any],
         subtract_b_dec: bool | None = None,
     ) -> "StandardSAE":
         return cls(weights, subtract_b_dec=True if subtract_b_dec is None else subtract_b_dec)

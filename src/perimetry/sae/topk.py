@@ -5,7 +5,7 @@ shift; margins, residuals and energies can.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from perimetry.axes import Latents
 from perimetry.sae.affine import AffineSAE, Weights, tiny_weights
-from perimetry.sae.base import CountMode
+from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.select import Collector, PreActivations, TopK, top_k_rows
 
@@ -26,6 +26,7 @@ class TopKSAE(AffineSAE):
 
     architecture: ClassVar[str] = "topk"
     count_mode: ClassVar[CountMode] = "fixed"
+    defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
 
     def __init__(self, weights: Weights, *, k: int, subtract_b_dec: bool = True) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class TopKSAE(AffineSAE):
         return values.relu(), columns
 
     @override
-    def settings(self) -> dict[str, float | int]:
+    def settings(self) -> dict[str, Any]:
         return {"k": self.k}
 
     @override
@@ -58,7 +59,7 @@ class TopKSAE(AffineSAE):
         weights: Weights,
         *,
         extras: Mapping[str, Tensor],
-        settings: Mapping[str, float | int],
+        settings: Mapping[str, Any],
         subtract_b_dec: bool | None = None,
     ) -> "TopKSAE":
         return cls(weights, k=int(settings["k"]), subtract_b_dec=True if subtract_b_dec is None else subtract_b_dec)

@@ -1,6 +1,6 @@
 """The meter: tap, dictionary, detectors and calibration in one artifact that turns prompts into readings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -30,6 +30,8 @@ __all__ = ["KIND", "Meter", "Normal"]
 
 KIND = "meter"
 ALPHAS = (0.01, 0.05, 0.1)
+WINDOW = 128
+"""Prompts that are sorted by length together: readings come in order, a window at a time."""
 
 
 class Normal(NamedTuple):
@@ -123,20 +125,48 @@ class Meter:
         concepts that speak for its score. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
         `UnknownName`, `ConfigError` for an alpha outside (0, 1) or an empty batch.
         """
+        found = self.readings(
+            texts,
+            ids=ids,
+            detectors=detectors,
+            alpha=alpha,
+            truncate=truncate,
+            batch_tokens=batch_tokens,
+            explain=explain,
+            side=side,
+        )
+        return list(track(found, "reading prompts", len(texts), progress, lambda _: 1))
+
+    def readings(
+        self,
+        texts: Sequence[str],
+        *,
+        ids: Sequence[str] | None = None,
+        detectors: str | Sequence[str] = "main",
+        alpha: float = 0.05,
+        truncate: bool = False,
+        batch_tokens: int = 4096,
+        explain: bool = True,
+        side: Any = "right",
+    ) -> Iterator[Reading]:
+        """As `score`, but each reading comes as soon as it and those before it are made.
+
+        Every text is checked before the first is read, so that a bad one costs no model time. Errors: as `score`.
+        """
         if not 0 < alpha < 1:
             raise ConfigError(f"alpha is {alpha}; a false-alarm rate between 0 and 1 is wanted, such as 0.05")
         if batch_tokens < 1:
             raise ConfigError(f"a batch of {batch_tokens} tokens holds nothing; wanted at least 1, such as 4096")
         names = self.names(detectors)
         prompts = self.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
-        found: list[Reading | None] = [None] * len(prompts)
         logits = self.needs_logits(names)
-        captures = self.extractor.capture(prompts, logits=logits, batch_tokens=batch_tokens, side=side)
-        for capture in track(captures, "reading prompts", len(prompts), progress, lambda c: len(c.rows)):
-            rows = [prompts[i] for i in capture.rows]
-            for row, reading in zip(capture.rows, self.read(capture, rows, names, alpha, explain=explain), strict=True):
-                found[row] = reading
-        return [reading for reading in found if reading is not None]
+        for start in range(0, len(prompts), WINDOW):
+            window = prompts[start : start + WINDOW]
+            found: dict[int, Reading] = {}
+            for capture in self.extractor.capture(window, logits=logits, batch_tokens=batch_tokens, side=side):
+                rows = [window[i] for i in capture.rows]
+                found |= dict(zip(capture.rows, self.read(capture, rows, names, alpha, explain=explain), strict=True))
+            yield from (found[i] for i in range(len(window)))
 
     def read(
         self, capture: Capture, prompts: Sequence[Prompt], names: Sequence[str], alpha: float, *, explain: bool = False

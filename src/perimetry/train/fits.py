@@ -1,4 +1,4 @@
-"""What is fitted before and after the steps: scale, first centre, threshold."""
+"""What is fitted before the steps: scale and first centre."""
 
 import math
 
@@ -6,10 +6,8 @@ import torch
 
 from perimetry.axes import Acts, ModelBias
 from perimetry.errors import NonFinite, TooFewSamples
-from perimetry.sae.affine import AffineSAE
-from perimetry.sae.steps.select import BatchTopK, collect
 
-__all__ = ["fit_scale", "fit_threshold", "geometric_median", "require_finite"]
+__all__ = ["fit_scale", "geometric_median", "require_finite"]
 
 FLOOR = 1e-6
 
@@ -59,17 +57,3 @@ def geometric_median(sample: Acts, iterations: int = 100, tolerance: float = 1e-
         if step <= tolerance * max(FLOOR, float(centre.norm())):
             break
     return centre
-
-
-def fit_threshold(sae: AffineSAE, acts: Acts, k: int) -> float:
-    """The common cut above which `acts` have `k` active latents a token on average (strictly above; ties count in).
-
-    It is found exactly: the cut lies just under the smallest of the `k * tokens` largest pre-activations. Where fewer
-    are positive, it is 0.
-    """
-    pre = sae.pre_activations(acts)
-    active = collect(pre, [BatchTopK(k, acts.shape[0], pre.sample())])[0]
-    if active.entries < k * acts.shape[0]:
-        return 0.0
-    smallest = active.values.float().min()
-    return float(torch.nextafter(smallest, torch.zeros_like(smallest)))

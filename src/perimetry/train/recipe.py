@@ -1,13 +1,15 @@
 """How an SAE is trained: one frozen config, and the schedules that follow from it."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from perimetry.config import Config
+from perimetry.axes import ModelBias
+from perimetry.config import Config, build
 from perimetry.errors import UnknownName
 from perimetry.sae import ARCHITECTURES
+from perimetry.sae.base import AbstractSAE, Start
 from perimetry.sae.steps.base import L0Loss
 
 __all__ = ["TrainConfig"]
@@ -21,6 +23,8 @@ class TrainConfig(Config):
 
     architecture: str = "batchtopk"
     """Name in `ARCHITECTURES`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the architecture can be told beside width and k: the fields of its `options_type`."""
     width: int = Field(default=4608, ge=1)
     """Number of latents."""
     k: int = Field(default=32, ge=1)
@@ -40,29 +44,29 @@ class TrainConfig(Config):
     lr_decay: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps at the end in which the learning rate falls to 0."""
     beta1: float | None = Field(default=None, ge=0, lt=1)
-    """First moment of Adam; None is 0 for `jumprelu`, whose thresholds overshoot otherwise, and 0.9 for the others."""
+    """First moment of Adam; None is the architecture's own default, which for most is 0.9."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Second moment of Adam."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the whole gradient."""
     sparsity: float | None = Field(default=None, ge=0)
-    """Weight of the sparsity term; None is 0.03 for `standard` (L1), 1 for `jumprelu` with target, 1e-3 with step."""
+    """Weight of the sparsity term; None is the architecture's own default, and 1e-3 for the L0 loss `step`."""
     sparsity_warmup: float | None = Field(default=None, ge=0, le=1)
-    """Share of the steps in which that weight rises from 0; None is 0.5 for `jumprelu`, whose latents die of a fast
-    rise in short runs, and 0.1 for the others."""
+    """Share of the steps in which that weight rises from 0; None is the architecture's own default."""
     l0_loss: L0Loss = "target"
     """Form of the L0 term of `jumprelu`: towards `k`, or the count itself."""
     bandwidth: float | None = Field(default=None, gt=0)
     """Window of `jumprelu`'s straight-through estimate, in units of normalised pre-activations; None is 0.03 with
     target (about their noise, so that short runs reach their count), 1e-3 with step."""
     aux: float | None = Field(default=None, ge=0)
-    """Weight of the loss that revives dead latents; None is 1/32 for TopK and BatchTopK, 0 for the others."""
+    """Weight of the loss that revives dead latents; None is 1/32 for the TopK family, 0 for the others."""
     dead_after: int | None = Field(default=None, ge=1)
     """Tokens without firing after which a latent is dead; None is the smaller of 10 million and a tenth of the budget."""
     normalise: Literal["rms1", "sqrt_d", "none"] = "rms1"
     """Scale put on the activations: mean square norm 1, mean norm sqrt(d_model), or none; folded into the result."""
-    unit_decoder: bool = True
-    """Decoder rows are kept at norm 1, and the part of their gradient along themselves is removed."""
+    unit_decoder: bool | None = None
+    """Decoder rows are kept at norm 1, and the part of their gradient along themselves is removed; None is the
+    architecture's own default, which for most is true."""
     subtract_b_dec: bool | None = None
     """Take `b_dec` off the input; None is the architecture's own default."""
     fit_tokens: int = Field(default=32_768, ge=2)
@@ -82,11 +86,22 @@ class TrainConfig(Config):
     def _known(self) -> "TrainConfig":
         if self.architecture not in ARCHITECTURES:
             raise UnknownName("architecture", self.architecture, ARCHITECTURES)
+        build(self.sae_class.options_type, self.options, f"options of {self.architecture}")
         if self.k > self.width:
             raise ValueError(f"k = {self.k} exceeds width = {self.width}; give a smaller k")
         if self.tokens < self.batch:
             raise ValueError(f"tokens = {self.tokens} is less than one batch of {self.batch}; give more tokens")
         return self
+
+    @property
+    def sae_class(self) -> type[AbstractSAE]:
+        """The class that is trained."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def unit_rows(self) -> bool:
+        """Whether decoder rows are kept at norm 1."""
+        return self.sae_class.defaults.unit_decoder if self.unit_decoder is None else self.unit_decoder
 
     @property
     def steps(self) -> int:
@@ -105,16 +120,15 @@ class TrainConfig(Config):
     @property
     def first_moment(self) -> float:
         """First moment of Adam."""
-        return self.beta1 if self.beta1 is not None else (0.0 if self.architecture == "jumprelu" else 0.9)
+        return self.beta1 if self.beta1 is not None else self.sae_class.defaults.beta1
 
     @property
     def peak_sparsity(self) -> float:
         """Weight of the sparsity term after its warm-up."""
         if self.sparsity is not None:
             return self.sparsity
-        if self.architecture == "jumprelu":
-            return 1.0 if self.l0_loss == "target" else 1e-3
-        return 0.03 if self.architecture == "standard" else 0.0
+        default = self.sae_class.defaults.sparsity
+        return min(default, 1e-3) if self.l0_loss == "step" else default
 
     @property
     def window(self) -> float:
@@ -124,9 +138,7 @@ class TrainConfig(Config):
     @property
     def aux_weight(self) -> float:
         """Weight of the auxiliary loss."""
-        if self.aux is not None:
-            return self.aux
-        return 1 / 32 if self.architecture in ("batchtopk", "topk") else 0.0
+        return self.aux if self.aux is not None else self.sae_class.defaults.aux
 
     @property
     def dead_tokens(self) -> int:
@@ -136,6 +148,11 @@ class TrainConfig(Config):
         100000
         """
         return self.dead_after if self.dead_after is not None else max(1, min(DEAD_AFTER, self.tokens // 10))
+
+    def start(self, centre: ModelBias) -> Start:
+        """What a fresh SAE starts from; `centre` is the first `b_dec`, in units of the scaled activations."""
+        options = build(self.sae_class.options_type, self.options, f"options of {self.architecture}")
+        return Start(centre, self.width, self.k, self.seed, self.subtract_b_dec, options)
 
     @property
     def checkpoint_steps(self) -> int:
@@ -154,6 +171,6 @@ class TrainConfig(Config):
         """Weight of the sparsity term at step `step`: linear rise, then constant."""
         share = self.sparsity_warmup
         if share is None:
-            share = 0.5 if self.architecture == "jumprelu" else 0.1
+            share = self.sae_class.defaults.sparsity_warmup
         ramp = round(share * self.steps)
         return self.peak_sparsity * min(1.0, (step + 1) / ramp if ramp else 1.0)

@@ -1,7 +1,6 @@
 """One training on disk: opened or resumed, advanced, saved, finished."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +11,14 @@ from torch import Tensor
 from perimetry.artifact import MANIFEST
 from perimetry.axes import Acts
 from perimetry.config import build
-from perimetry.errors import ConfigError, NonFinite
+from perimetry.errors import ConfigError
 from perimetry.measures.reconstruction import ReconstructionSums
 from perimetry.measures.sparsity import dead_share, density, fires, l0
-from perimetry.sae.affine import AffineSAE
-from perimetry.sae.base import Codes
-from perimetry.sae.batchtopk import BatchTopKSAE
+from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.storage import hash_json, remove_stale
 from perimetry.train.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
-from perimetry.train.fits import fit_scale, fit_threshold, geometric_median, require_finite
+from perimetry.train.fits import fit_scale, geometric_median, require_finite
 from perimetry.train.log import TrainLog
 from perimetry.train.recipe import TrainConfig
 from perimetry.train.source import Held
@@ -37,7 +34,7 @@ class TrainResult(NamedTuple):
 
     path: Path
     """Folder of the SAE artifact."""
-    sae: AffineSAE
+    sae: AbstractSAE
     """The SAE, for raw activations."""
     info: SAEInfo
     """What is stored beside it."""
@@ -60,15 +57,15 @@ class _Held(NamedTuple):
     rates: Tensor
 
 
-def measure(sae: AffineSAE, acts: Acts) -> _Held:
+def measure(sae: AbstractSAE, acts: Acts) -> _Held:
     """FVU, L0, dead share and firing rates on `acts`, by the inference rule."""
-    sums = ReconstructionSums.start(acts)
+    sums = ReconstructionSums.start(sae.targets(acts))
     counts = torch.zeros(sae.d_sae, dtype=torch.int64, device=acts.device)
     active = 0.0
     for part in acts.split(EVALUATION_ROWS):
         codes: Codes
-        codes, reconstruction = sae(part)
-        sums = sums.add(part, reconstruction)
+        codes, reconstruction = sae(sae.inputs(part))
+        sums = sums.add(sae.targets(part), reconstruction)
         counts += fires(codes.indices, codes.values, sae.d_sae)
         active += float(l0(codes.values).double().sum())
     tokens = acts.shape[0]
@@ -207,11 +204,9 @@ class Run:
         sae.requires_grad_(False).eval()  # noqa: FBT003
         sae.fold_scale(trainer.scale)
         details: dict[str, Any] = {"scale": trainer.scale, "model_info": self._info_hash(), "held_unseen": held.unseen}
-        if isinstance(sae, BatchTopKSAE):
-            details |= {"threshold_ema": trainer.threshold, "threshold_rule": "mean L0 = k on held-out tokens"}
-            sae.threshold = fit_threshold(sae, held.acts, config.k)
-            if not math.isfinite(sae.threshold):
-                raise NonFinite(f"the threshold of {self.out} is {sae.threshold}; lower lr and train again")
+        settled = sae.settle(held.acts, config.k)
+        if settled:
+            details |= {"threshold_ema": trainer.threshold} | settled
         measured = measure(sae, held.acts)
         details |= {"fvu": measured.fvu, "l0": measured.l0, "dead": measured.dead, "held_tokens": held.acts.shape[0]}
         info = self.info.model_copy(

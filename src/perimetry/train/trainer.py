@@ -8,8 +8,7 @@ from torch import Tensor
 
 from perimetry.axes import Acts, ModelBias
 from perimetry.errors import NonFinite
-from perimetry.sae import ARCHITECTURES
-from perimetry.sae.affine import AffineSAE, initial_weights
+from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.train.checkpoint import Checkpoint
@@ -20,7 +19,7 @@ __all__ = ["Trainer", "apply_gradients"]
 
 @torch.no_grad()
 def apply_gradients(
-    sae: AffineSAE, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor], *, clip: float, unit_decoder: bool
+    sae: AbstractSAE, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor], *, clip: float, unit_decoder: bool
 ) -> float:
     """One update: take the part of the decoder's gradient along its rows away, clip, Adam, rows back to norm 1.
 
@@ -49,11 +48,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, scale: float, centre: ModelBias) -> None:
         """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations."""
         self.config, self.scale = config, scale
-        weights = initial_weights(centre.shape[0], config.width, config.seed, centre.cpu())
-        cls = ARCHITECTURES[config.architecture]
-        assert issubclass(cls, AffineSAE), "the step is written for affine encoders"
-        self.sae = cls.rebuild(weights, extras={}, settings={"k": config.k}, subtract_b_dec=config.subtract_b_dec)
-        self.sae.to(centre.device)
+        self.sae = config.sae_class.fresh(config.start(centre.cpu())).to(centre.device)
         self.optimizer = torch.optim.Adam(
             self.sae.parameters(), lr=config.peak_lr, betas=(config.first_moment, config.beta2), fused=True
         )
@@ -94,7 +89,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
         norm = apply_gradients(
-            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_decoder
+            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_rows
         )
         if not math.isfinite(result.loss + norm):
             raise NonFinite(

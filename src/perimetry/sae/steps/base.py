@@ -8,7 +8,7 @@ from torch import Tensor
 from perimetry.axes import Acts
 from perimetry.sae.steps.active import Active
 
-__all__ = ["Forward", "L0Loss", "Objective", "Penalty", "StepResult"]
+__all__ = ["Forward", "L0Loss", "Losses", "Objective", "Penalty", "StepResult"]
 
 L0Loss = Literal["target", "step"]
 """`target`: (mean L0 / target - 1) squared; `step`: the mean L0 itself."""
@@ -56,6 +56,25 @@ class StepResult(NamedTuple):
     def loss(self) -> float:
         """The total loss."""
         return self.reconstruction + self.sparsity + self.aux
+
+
+class Losses(NamedTuple):
+    """Loss terms with a graph, and what the loop must know of a batch."""
+
+    reconstruction: Float[Tensor, ""]
+    """Mean over tokens of the squared error."""
+    sparsity: Float[Tensor, ""]
+    """Sparsity term, weighted."""
+    aux: Float[Tensor, ""]
+    """Auxiliary term, weighted."""
+    error: float
+    """Sum over tokens of the squared error of the full reconstruction."""
+    l0: float
+    """Mean active count by the training rule."""
+    fired: Bool[Tensor, " d_sae"]
+    """Latents with a value different from 0 at one token or more."""
+    smallest: float | None = None
+    """Smallest positive value that was selected, where a threshold is learned from it."""
 
 
 class Forward(NamedTuple):

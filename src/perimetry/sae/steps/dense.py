@@ -1,21 +1,17 @@
-"""The reference step: plain autograd on dense latents, in whatever precision the weights have.
-
-Slow and hungry on purpose: it is written as the formulas are, and the sparse step is tested against it.
-"""
+"""The auxiliary loss by plain autograd, in whatever precision the weights have: the reference for the sparse one."""
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from perimetry.axes import Acts, Latents
-from perimetry.sae.affine import AffineSAE
-from perimetry.sae.steps.base import Objective, StepResult
+from perimetry.axes import Acts, Decoder, Latents
 
-__all__ = ["dense_step"]
+__all__ = ["dense_aux"]
 
 
-def _aux_loss(sae: AffineSAE, pre: Latents, residual: Acts, dead: Tensor, weight: float) -> Tensor:
-    n_dead = int(dead.sum())
+def dense_aux(pre: Latents, residual: Acts, decoder: Decoder, dead: Bool[Tensor, " d_sae"], weight: float) -> Tensor:
+    """The dead latents' attempt at the residual, which is a constant here, over the residual's variance."""
+    n_dead, d_model = int(dead.sum()), decoder.shape[1]
     if weight == 0 or n_dead == 0:
         return pre.new_zeros(())
     target = residual.detach()
@@ -24,38 +20,7 @@ def _aux_loss(sae: AffineSAE, pre: Latents, residual: Acts, dead: Tensor, weight
         return pre.new_zeros(())
     allowed = pre.masked_fill(~dead, -torch.inf)
     ranked = allowed.detach().argsort(dim=1, descending=True, stable=True)
-    ranked = ranked[:, : min(max(1, sae.d_model // 2), n_dead)]
+    ranked = ranked[:, : min(max(1, d_model // 2), n_dead)]
     codes = torch.zeros_like(pre).scatter(1, ranked, torch.relu(allowed.gather(1, ranked)))
-    error = (codes @ sae.W_dec - target).square().sum(1).mean()
-    return weight * min(1.0, 2 * n_dead / sae.d_model) * error / variance
-
-
-def dense_step(
-    sae: AffineSAE, acts: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"] | None = None
-) -> StepResult:
-    """Loss terms and gradients of one batch, as `sparse_step` gives them."""
-    acts = acts.to(sae.W_dec.dtype)
-    centred = acts - sae.b_dec if sae.subtract_b_dec else acts
-    pre = centred @ sae.W_enc.T + sae.b_enc
-    codes = sae.dense_codes(pre, objective)
-    residual = acts - (codes @ sae.W_dec + sae.b_dec)
-    reconstruction = residual.square().sum(1).mean()
-    sparsity = sae.dense_penalty(pre, codes, objective)
-    nobody = torch.zeros(sae.d_sae, dtype=torch.bool, device=acts.device)
-    aux = _aux_loss(sae, pre, residual, nobody if dead is None else dead, objective.aux)
-    names, parameters = zip(*sae.named_parameters(), strict=True)
-    found = torch.autograd.grad(reconstruction + sparsity + aux, parameters, allow_unused=True)
-    gradients = {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
-    total = (acts - acts.mean(0)).square().sum()
-    fires = codes.detach() != 0
-    positive = codes.detach()[fires]
-    return StepResult(
-        gradients=gradients,
-        reconstruction=float(reconstruction.detach()),
-        sparsity=float(sparsity.detach()),
-        aux=float(aux.detach()),
-        fvu=float(residual.detach().square().sum() / total) if float(total) > 0 else 0.0,
-        l0=float(fires.sum(1).double().mean()),
-        fired=fires.any(0),
-        smallest=float(positive.min()) if positive.numel() else None,
-    )
+    error = (codes @ decoder - target).square().sum(1).mean()
+    return weight * min(1.0, 2 * n_dead / d_model) * error / variance

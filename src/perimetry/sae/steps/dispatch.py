@@ -2,11 +2,28 @@
 
 from collections.abc import Callable
 
-from perimetry.sae.steps.base import StepResult
-from perimetry.sae.steps.dense import dense_step
+from jaxtyping import Bool
+from torch import Tensor
+
+from perimetry.axes import Acts
+from perimetry.sae.affine import AffineSAE
+from perimetry.sae.base import AbstractSAE, AutogradSAE
+from perimetry.sae.steps.auto import autograd_step, dense_step
+from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.sparse import sparse_step
 
-__all__ = ["STEPS"]
+__all__ = ["STEPS", "exact_step"]
 
-STEPS: dict[str, Callable[..., StepResult]] = {"dense": dense_step, "sparse": sparse_step}
+
+def exact_step(
+    sae: AbstractSAE, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"] | None = None
+) -> StepResult:
+    """The fast step of an architecture: gradients by hand where there are some, else autograd on sparse losses."""
+    if isinstance(sae, AffineSAE):
+        return sparse_step(sae, rows, objective, dead)
+    assert isinstance(sae, AutogradSAE), "an architecture has gradients by hand or sparse losses"
+    return autograd_step(sae, rows, objective, dead)
+
+
+STEPS: dict[str, Callable[..., StepResult]] = {"dense": dense_step, "sparse": exact_step}
 """Name -> step; both give the same gradients, `sparse` is the one to train with."""

@@ -103,19 +103,20 @@ def _collect(sae: AffineSAE, acts: Acts, objective: Objective, dead: Tensor) -> 
 
 @torch.no_grad()
 def sparse_step(
-    sae: AffineSAE, acts: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"] | None = None
+    sae: AffineSAE, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"] | None = None
 ) -> StepResult:
-    """Loss terms and exact gradients of one batch of normalised activations.
+    """Loss terms and exact gradients of one batch of normalised rows.
 
     `dead` marks the latents that the auxiliary loss may revive; None, or a weight of 0, leaves that term out.
     """
     wanted = dead is not None and objective.aux > 0
     among = dead.nonzero()[:, 0] if dead is not None and wanted else torch.zeros(0, dtype=torch.int64)
+    rows = rows.to(sae.W_dec.dtype)
+    acts, target = sae.inputs(rows), sae.targets(rows)
     found, aux_active = _collect(sae, acts, objective, among)
     active = found[0]
-    acts = acts.to(sae.W_dec.dtype)
-    decoder, tokens = sae.W_dec.detach(), acts.shape[0]
-    residual = acts - decode(active, decoder) - sae.b_dec.detach()
+    decoder, tokens = sae.W_dec.detach(), rows.shape[0]
+    residual = target - decode(active, decoder) - sae.b_dec.detach()
     error = float(residual.square().sum())
     upstream = residual * (-2 / tokens)
     delta = sampled(active, upstream, decoder)
@@ -137,7 +138,7 @@ def sparse_step(
         reconstruction=error / tokens,
         sparsity=penalty.loss,
         aux=0.0 if aux is None else aux.loss,
-        fvu=_share(error, acts),
+        fvu=_share(error, target),
         l0=active.entries / tokens,
         fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
         smallest=float(active.values.min()) if active.entries else None,
