@@ -17,10 +17,11 @@ from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae.base import AbstractSAE, Codes, SAEState, Start
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty
+from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Terms
 from perimetry.sae.steps.dense import dense_aux
 from perimetry.sae.steps.products import decode
 from perimetry.sae.steps.select import Collector, PreActivations
+from perimetry.sae.terms.smooth import dense_smooth
 
 __all__ = ["AffineSAE", "Weights", "fire_above", "initial_weights", "order_codes", "tiny_weights"]
 
@@ -211,6 +212,13 @@ class AffineSAE(AbstractSAE):
         """The sparsity term and its gradients, by hand; none by default."""
         return Penalty(0.0, None, {})
 
+    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:  # noqa: ARG002
+        """All of a step but the auxiliary loss, where an architecture does more than squared error plus `penalty`.
+
+        `found` are the entries of its collectors; None leaves it to the common step.
+        """
+        return None
+
     @abstractmethod
     def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
         """The training rule on dense pre-activations, differentiable: the reference for the sparse step."""
@@ -229,20 +237,31 @@ class AffineSAE(AbstractSAE):
         fires = codes.detach() != 0
         positive = codes.detach()[fires]
         return Losses(
-            reconstruction=self.dense_reconstruction_loss(target, codes, residual),
+            reconstruction=self.dense_reconstruction_loss(target, codes, residual, objective),
             sparsity=self.dense_penalty(pre, codes, objective),
             aux=dense_aux(pre, residual, self.W_dec, dead, objective.aux),
             error=float(residual.detach().square().sum()),
             l0=float(fires.sum(1).double().mean()),
             fired=fires.any(0),
             smallest=float(positive.min()) if positive.numel() else None,
+            further=self.dense_further(target, pre, codes, objective),
         )
+
+    def dense_further(self, target: Acts, pre: Latents, codes: Latents, objective: Objective) -> Tensor:  # noqa: ARG002
+        """Terms beside reconstruction, sparsity and the auxiliary one, differentiable."""
+        return dense_smooth(codes, objective.smooth)
 
     def dense_reconstruction(self, acts: Acts, codes: Latents) -> Acts:  # noqa: ARG002
         """The output of dense codes, differentiable."""
         return codes @ self.W_dec + self.b_dec
 
-    def dense_reconstruction_loss(self, target: Acts, codes: Latents, residual: Acts) -> Tensor:  # noqa: ARG002
+    def dense_reconstruction_loss(
+        self,
+        target: Acts,  # noqa: ARG002
+        codes: Latents,  # noqa: ARG002
+        residual: Acts,
+        objective: Objective,  # noqa: ARG002
+    ) -> Tensor:
         """The reconstruction term, where it is more than the mean squared error of the whole reconstruction."""
         return residual.square().sum(1).mean()
 

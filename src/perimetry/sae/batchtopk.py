@@ -50,11 +50,13 @@ class BatchTopKSAE(AffineSAE):
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
-        return [BatchTopK(self.k, pre.acts.shape[0], pre.sample())]
+        return [BatchTopK(objective.k or self.k, pre.acts.shape[0], pre.sample())]
 
     @override
     def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
-        ranked = pre.detach().reshape(-1).argsort(descending=True, stable=True)[: self.k * pre.shape[0]]
+        ranked = (
+            pre.detach().reshape(-1).argsort(descending=True, stable=True)[: (objective.k or self.k) * pre.shape[0]]
+        )
         mask = torch.zeros(pre.numel(), dtype=pre.dtype, device=pre.device)
         mask[ranked] = 1.0
         return torch.relu(pre) * mask.reshape(pre.shape)

@@ -107,6 +107,8 @@ class JumpReLUSAE(AffineSAE):
         else:
             loss, slope = objective.sparsity * l0, objective.sparsity
         through = sampled(window, forward.upstream, self.W_dec.detach())
+        if forward.smooth is not None:
+            through = through + forward.smooth.towards(window)
         inside = torch.bincount(window.columns, minlength=self.d_sae).to(theta.dtype)
         towards = -(theta * window.column_sums(through) + slope / active.tokens * inside) / width
         return Penalty(loss, None, {"threshold": towards})

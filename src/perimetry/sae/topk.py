@@ -44,11 +44,11 @@ class TopKSAE(AffineSAE):
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
-        return [TopK(self.k)]
+        return [TopK(objective.k or self.k)]
 
     @override
     def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
-        ranked = pre.detach().argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        ranked = pre.detach().argsort(dim=1, descending=True, stable=True)[:, : objective.k or self.k]
         mask = torch.zeros_like(pre).scatter_(1, ranked, 1.0)
         return torch.relu(pre) * mask
 

@@ -17,7 +17,7 @@ def _nobody(sae: AbstractSAE, acts: Acts, dead: Tensor | None) -> Tensor:
 
 def _finish(sae: AbstractSAE, acts: Acts, losses: Losses) -> StepResult:
     names, parameters = zip(*sae.named_parameters(), strict=True)
-    total = losses.reconstruction + losses.sparsity + losses.aux
+    total = losses.reconstruction + losses.sparsity + losses.aux + losses.further
     found = torch.autograd.grad(total, parameters, allow_unused=True)
     gradients = {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
     spread = float((acts - acts.mean(0)).square().sum())
@@ -30,6 +30,7 @@ def _finish(sae: AbstractSAE, acts: Acts, losses: Losses) -> StepResult:
         l0=losses.l0,
         fired=losses.fired,
         smallest=losses.smallest,
+        further=float(losses.further.detach() if isinstance(losses.further, Tensor) else losses.further),
     )
 
 

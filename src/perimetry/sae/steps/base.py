@@ -1,17 +1,29 @@
 """What a training step is asked for and what it gives."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perimetry.axes import Acts
+from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents
 from perimetry.sae.steps.active import Active
 
-__all__ = ["Forward", "L0Loss", "Losses", "Objective", "Penalty", "StepResult"]
+__all__ = ["Forward", "L0Loss", "Losses", "Objective", "Penalty", "Smooth", "SmoothTerm", "StepResult", "Terms"]
 
-L0Loss = Literal["target", "step"]
-"""`target`: (mean L0 / target - 1) squared; `step`: the mean L0 itself."""
+L0Loss = Literal["target", "step", "token"]
+"""`target`: (mean L0 / target - 1) squared; `step`: the mean L0 itself; `token`: 2 / target times the mean of (L0 of the token -
+target) squared, which also penalises the spread of L0 and with it the signal that counts give under shift."""
+
+
+class Smooth(NamedTuple):
+    """The contrastive term of T-SAE; rows 2i and 2i + 1 of a batch are adjacent tokens."""
+
+    weight: float
+    """Weight of the term."""
+    temperature: float
+    """What cosines are divided by."""
+    share: float
+    """Share of the latents, from the first on, that shall be smooth, 0 to 1."""
 
 
 class Objective(NamedTuple):
@@ -30,6 +42,10 @@ class Objective(NamedTuple):
     """Width of the window of the straight-through estimate, in pre-activation units."""
     aux: float = 0.0
     """Weight of the auxiliary loss that revives dead latents."""
+    k: int | None = None
+    """Active count at this step where it is annealed; None is the architecture's own."""
+    smooth: Smooth | None = None
+    """The contrastive term of T-SAE; None leaves it out."""
 
 
 class StepResult(NamedTuple):
@@ -51,11 +67,13 @@ class StepResult(NamedTuple):
     """Latents with a value different from 0 at one token or more."""
     smallest: float | None
     """Smallest positive value that was selected; None when nothing fired."""
+    further: float = 0.0
+    """Further terms, weighted: the gate's reconstruction, smoothness."""
 
     @property
     def loss(self) -> float:
         """The total loss."""
-        return self.reconstruction + self.sparsity + self.aux
+        return self.reconstruction + self.sparsity + self.aux + self.further
 
 
 class Losses(NamedTuple):
@@ -75,6 +93,8 @@ class Losses(NamedTuple):
     """Latents with a value different from 0 at one token or more."""
     smallest: float | None = None
     """Smallest positive value that was selected, where a threshold is learned from it."""
+    further: Float[Tensor, ""] | float = 0.0
+    """Further terms, weighted; 0 where there are none."""
 
 
 class Forward(NamedTuple):
@@ -86,6 +106,52 @@ class Forward(NamedTuple):
     """What the second collector of the architecture kept, if it has one."""
     upstream: Acts
     """Gradient of the reconstruction term with respect to the reconstruction."""
+    smooth: "SmoothTerm | None" = None
+    """The contrastive term of this batch, if there is one."""
+
+
+@runtime_checkable
+class SmoothTerm(Protocol):
+    """A loss on the codes of a whole batch, with its gradient at any entry."""
+
+    loss: float
+    """The weighted term."""
+
+    @property
+    def high(self) -> int:
+        """Latents that it reads, from the first on."""
+        ...
+
+    def block(self, start: int, stop: int) -> Latents:
+        """Gradient with respect to the codes of those latents, for tokens `start` to `stop`, dense."""
+        ...
+
+    def towards(self, at: Active) -> Float[Tensor, " entry"]:
+        """Gradient with respect to the codes at the places of some entries, firing or not."""
+        ...
+
+
+class Terms(NamedTuple):
+    """What an architecture makes of a batch: its loss terms but the auxiliary one, and their gradients."""
+
+    active: Active
+    """Entries that fire, with their codes."""
+    residual: Acts
+    """Target less the whole reconstruction."""
+    reconstruction: float
+    """The reconstruction term; mean over tokens."""
+    upstream: Acts
+    """Its gradient with respect to what is added to every reconstruction, `b_dec`."""
+    W_dec: Decoder
+    """Its gradient with respect to the decoder."""
+    W_enc: Encoder
+    """Gradient of all terms with respect to the encoder."""
+    b_enc: LatentBias
+    """Gradient of all terms with respect to the encoder product, summed over tokens."""
+    penalty: "Penalty"
+    """The sparsity term; its gradients are added to the others."""
+    further: float = 0.0
+    """Further terms, weighted."""
 
 
 class Penalty(NamedTuple):

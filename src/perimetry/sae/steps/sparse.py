@@ -19,9 +19,10 @@ from torch import Tensor
 from perimetry.axes import Acts
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Objective, StepResult
+from perimetry.sae.steps.base import Forward, Objective, StepResult, Terms
 from perimetry.sae.steps.products import decode, sampled, transposed
-from perimetry.sae.steps.select import Collector, TopK, collect
+from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
+from perimetry.sae.terms.smooth import smooth_term
 
 __all__ = ["aux_count", "aux_weight", "sparse_step"]
 
@@ -64,18 +65,9 @@ def _aux(active: Active, residual: Acts, decoder: Tensor, weight: float) -> _Aux
 class _Gradients:
     """The four gradients, gathered term by term."""
 
-    def __init__(self, sae: AffineSAE, centred: Acts) -> None:
+    def __init__(self, sae: AffineSAE, centred: Acts, terms: Terms) -> None:
         self.sae, self.centred = sae, centred
-        self.decoder: Tensor = torch.empty(0)
-        self.encoder: Tensor = torch.empty(0)
-        self.bias: Tensor = torch.empty(0)
-
-    def main(self, active: Active, delta: Tensor, upstream: Acts) -> None:
-        order = active.by_column()
-        self.decoder = transposed(active, order, upstream)
-        codes = active.replace(delta)
-        self.encoder = transposed(codes, order, self.centred)
-        self.bias = codes.column_sums(delta)
+        self.decoder, self.encoder, self.bias = terms.W_dec, terms.W_enc, terms.b_enc
 
     def dead(self, aux: _Aux, among: Tensor) -> None:
         order = aux.active.by_column()
@@ -92,13 +84,41 @@ class _Gradients:
         return {"W_enc": self.encoder, "W_dec": self.decoder, "b_enc": self.bias, "b_dec": b_dec}
 
 
-def _collect(sae: AffineSAE, acts: Acts, objective: Objective, dead: Tensor) -> tuple[list[Active], Active | None]:
-    pre = sae.pre_activations(acts)
+def _collect(
+    sae: AffineSAE, pre: PreActivations, objective: Objective, dead: Tensor
+) -> tuple[list[Active], Active | None]:
     collectors: list[Collector] = sae.collectors(pre, objective)
     if not dead.numel():
-        return collect(pre, collectors), None
+        # An architecture that makes its own pass over the product asks for none here.
+        return (collect(pre, collectors) if collectors else []), None
     found = collect(pre, [*collectors, TopK(aux_count(sae.d_model, dead.numel()), dead)])
     return found[:-1], found[-1]
+
+
+def _plain(sae: AffineSAE, found: list[Active], centred: Acts, target: Acts, objective: Objective) -> Terms:
+    """Squared error of the whole reconstruction, plus the architecture's penalty."""
+    active, decoder, tokens = found[0], sae.W_dec.detach(), target.shape[0]
+    residual = target - decode(active, decoder) - sae.b_dec.detach()
+    upstream = residual * (-2 / tokens)
+    delta = sampled(active, upstream, decoder)
+    smooth = smooth_term(active, objective.smooth)
+    if smooth is not None:
+        delta = delta + smooth.towards(active)
+    penalty = sae.penalty(Forward(active, found[1] if len(found) > 1 else None, upstream, smooth), objective)
+    if penalty.values is not None:
+        delta = delta + penalty.values
+    order, codes = active.by_column(), active.replace(delta)
+    return Terms(
+        active=active,
+        residual=residual,
+        reconstruction=float(residual.square().sum()) / tokens,
+        upstream=upstream,
+        W_dec=transposed(active, order, upstream),
+        W_enc=transposed(codes, order, centred),
+        b_enc=codes.column_sums(delta),
+        penalty=penalty,
+        further=0.0 if smooth is None else smooth.loss,
+    )
 
 
 @torch.no_grad()
@@ -112,36 +132,27 @@ def sparse_step(
     wanted = dead is not None and objective.aux > 0
     among = dead.nonzero()[:, 0] if dead is not None and wanted else torch.zeros(0, dtype=torch.int64)
     rows = rows.to(sae.W_dec.dtype)
-    acts, target = sae.inputs(rows), sae.targets(rows)
-    found, aux_active = _collect(sae, acts, objective, among)
-    active = found[0]
-    decoder, tokens = sae.W_dec.detach(), rows.shape[0]
-    residual = target - decode(active, decoder) - sae.b_dec.detach()
-    error = float(residual.square().sum())
-    upstream = residual * (-2 / tokens)
-    delta = sampled(active, upstream, decoder)
-    penalty = sae.penalty(Forward(active, found[1] if len(found) > 1 else None, upstream), objective)
-    if penalty.values is not None:
-        delta = delta + penalty.values
-
-    gradients = _Gradients(sae, sae.pre_activations(acts).acts)
-    gradients.main(active, delta, upstream)
+    target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
+    found, aux_active = _collect(sae, pre, objective, among)
+    terms = sae.terms(found, pre, target, objective) or _plain(sae, found, pre.acts, target, objective)
+    gradients = _Gradients(sae, pre.acts, terms)
     weight = aux_weight(objective.aux, sae.d_model, among.numel())
-    aux = None if aux_active is None else _aux(aux_active, residual, decoder[among], weight)
+    aux = None if aux_active is None else _aux(aux_active, terms.residual, sae.W_dec.detach()[among], weight)
     if aux is not None:
         gradients.dead(aux, among)
-    result = gradients.finish(upstream)
-    for name, extra in penalty.gradients.items():
+    result, active = gradients.finish(terms.upstream), terms.active
+    for name, extra in terms.penalty.gradients.items():
         result[name] = result[name] + extra if name in result else extra
     return StepResult(
         gradients=result,
-        reconstruction=error / tokens,
-        sparsity=penalty.loss,
+        reconstruction=terms.reconstruction,
+        sparsity=terms.penalty.loss,
         aux=0.0 if aux is None else aux.loss,
-        fvu=_share(error, target),
-        l0=active.entries / tokens,
+        fvu=_share(float(terms.residual.square().sum()), target),
+        l0=active.entries / active.tokens,
         fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
         smallest=float(active.values.min()) if active.entries else None,
+        further=terms.further,
     )
 
 
