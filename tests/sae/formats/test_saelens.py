@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from perimetry.artifact import MANIFEST
 from perimetry.errors import (
+    ConfigError,
     CorruptArtifact,
     Incompatible,
     MissingFile,
@@ -195,33 +196,69 @@ def test_strangers_of_other_kinds(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[dict[str, Any], type[PerimetryError], str]] = [
-    ({"architecture": None}, CorruptArtifact, "architecture is None; it must be given"),
-    ({"apply_b_dec_to_input": None}, CorruptArtifact, "apply_b_dec_to_input is None"),
-    ({"architecture": "topk"}, CorruptArtifact, "k is None"),
-    ({"architecture": "topk", "k": True}, CorruptArtifact, "k is True"),
-    ({"architecture": "topk", "k": 0}, PerimetryError, "k = 0 for a dictionary of 32 latents"),
-    ({"architecture": "gated"}, UnknownName, "unknown SAE architecture 'gated'"),
-    ({"normalize_activations": "layer_norm"}, Incompatible, "normalize_activations is 'layer_norm'"),
-    ({"reshape_activations": "hook_z"}, Incompatible, "reshape_activations is 'hook_z'"),
-    ({"d_sae": 33}, CorruptArtifact, "has shape .* but cfg.json says"),
+    ({"architecture": None}, CorruptArtifact, "architecture is not given; its absence would mean another SAE"),
+    (
+        {"apply_b_dec_to_input": None},
+        CorruptArtifact,
+        "apply_b_dec_to_input is not given; .* give it with --set apply_b",
+    ),
+    ({"normalize_activations": None}, CorruptArtifact, "normalize_activations is not given"),
+    ({"architecture": "topk"}, CorruptArtifact, "k is not given"),
+    ({"architecture": "topk", "k": 3}, CorruptArtifact, "rescale_acts_by_decoder_norm is not given"),
+    ({"architecture": "topk", "k": True}, CorruptArtifact, "k is True, a whole number is wanted"),
+    (
+        {"architecture": "topk", "k": 0, "rescale_acts_by_decoder_norm": False},
+        ConfigError,
+        "k = 0 for a dictionary of 32 latents",
+    ),
+    ({"architecture": "gate"}, UnknownName, "unknown SAE architecture 'gate'; the nearest name is 'gated'"),
+    ({"architecture": "gated"}, CorruptArtifact, r"missing \['b_gate', 'b_mag', 'r_mag'\], unknown \['b_enc'\]"),
+    ({"architecture": "abstopk"}, Incompatible, "its codes are signed"),
+    ({"architecture": "temporal"}, Incompatible, "gives the novel part only, which is no reconstruction"),
+    ({"normalize_activations": "batch_norm"}, UnknownName, "unknown normalisation 'batch_norm'"),
+    (
+        {"normalize_activations": "expected_average_only_in"},
+        CorruptArtifact,
+        "norm_scaling_factor is not given; .* give it with --set norm_scaling_factor=",
+    ),
+    (
+        {"normalize_activations": "covariance_whitening"},
+        Incompatible,
+        r"activation_whitening\.safetensors is not there",
+    ),
+    ({"reshape_activations": "hook_z"}, CorruptArtifact, "'hook_z' at the hook 'blocks.7.hook_resid_post'"),
+    ({"reshape_activations": "hook_q"}, Incompatible, "reshape_activations is 'hook_q'; none or hook_z is read"),
+    ({"d_sae": 33}, CorruptArtifact, r"has shape .*, wanted .*; weights and header do not belong together"),
     ({"d_in": 2**40}, CorruptArtifact, "out of range"),
-    ({"d_in": "8"}, CorruptArtifact, "d_in is '8'"),
+    ({"d_in": "8"}, CorruptArtifact, "d_in is '8', a whole number is wanted"),
     ({"metadata": []}, CorruptArtifact, "no object with an object 'metadata'"),
+    (
+        {"hook_name": "blocks.8.hook_resid_post"},
+        CorruptArtifact,
+        "hook_name is .*8.* at the top and .*7.* in the metadata",
+    ),
     ({"tensors": {"b_enc": None}}, CorruptArtifact, r"missing \['b_enc'\]"),
     ({"tensors": {"W_gate": torch.zeros(2)}}, CorruptArtifact, r"unknown \['W_gate'\]"),
+    ({"tensors": {"scaling_factor": torch.full((32,), 2.0)}}, Incompatible, "a scaling_factor that is not 1"),
     ({"tensors": {"W_enc": torch.full((8, 32), torch.nan)}}, NonFinite, "NaN or infinity in 'W_enc'"),
     ({"tensors": {"W_dec": torch.zeros(32, 8)}}, CorruptArtifact, "W_dec is all zero"),
     ({"tensors": {"b_enc": torch.zeros(32, dtype=torch.int64)}}, CorruptArtifact, "b_enc is torch.int64"),
-    ({"tensors": {"W_enc": torch.ones(32, 8)}}, CorruptArtifact, "W_enc has shape"),
+    ({"tensors": {"W_enc": torch.ones(32, 8)}}, CorruptArtifact, "W_enc has shape .* which would fit transposed"),
+    (
+        {"architecture": "transcoder", "d_out": 8},
+        Incompatible,
+        "a transcoder with apply_b_dec_to_input, which has no meaning there",
+    ),
+    ({"architecture": "transcoder", "apply_b_dec_to_input": False}, CorruptArtifact, "d_out is not given"),
     (
         {
-            "architecture": "topk",
-            "k": 3,
-            "rescale_acts_by_decoder_norm": True,
-            "tensors": {"W_dec": torch.ones(32, 8)},
+            "architecture": "transcoder",
+            "apply_b_dec_to_input": False,
+            "d_out": 8,
+            "normalize_activations": "layer_norm",
         },
         Incompatible,
-        "ranked by decoder norm",
+        "a transcoder with layer_norm",
     ),
 ]
 

@@ -1,6 +1,6 @@
-"""SAEs on disk; one file a foreign format."""
+"""SAEs on disk, and the formats of other tools."""
 
+from perimetry.sae.formats.disk import load_sae, save_sae
 from perimetry.sae.formats.info import LoadedSAE, SAEInfo
-from perimetry.sae.formats.saelens import load_sae, save_sae
 
 __all__ = ["LoadedSAE", "SAEInfo", "load_sae", "save_sae"]

@@ -7,7 +7,7 @@ changes the numbers or their meaning whether the file, the path or the user gave
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field
@@ -226,6 +226,7 @@ class Record(NamedTuple):
         return self._replace(notes=(*self.notes, *texts))
 
 
+@runtime_checkable
 class Read(Protocol):
     """How a reader is called: a folder or a file, and what the user says instead of the files."""
 

@@ -20,7 +20,17 @@ from torch import Tensor
 from perimetry.errors import CorruptArtifact, MissingFile, NonFinite
 from perimetry.storage import hash_file
 
-__all__ = ["Limits", "hash_files", "inside", "looks_like", "read_safetensors", "read_strict_json", "read_tensors"]
+__all__ = [
+    "Limits",
+    "check_header",
+    "hash_files",
+    "inside",
+    "looks_like",
+    "read_safetensors",
+    "read_strict_json",
+    "read_tensors",
+    "require_names",
+]
 
 
 class Limits(NamedTuple):
@@ -141,7 +151,8 @@ def _entry(path: Path, name: str, entry: Any, limits: Limits) -> tuple[int, int]
     return offsets[0], offsets[1]
 
 
-def _check_header(path: Path, limits: Limits) -> None:
+def check_header(path: Path, limits: Limits = LIMITS) -> None:
+    """Refuse a file whose safetensors header does not hold together. Errors: `CorruptArtifact`."""
     size = path.stat().st_size
     with open(path, "rb") as handle:
         first = handle.read(8)
@@ -177,7 +188,7 @@ def read_safetensors(path: Path, limits: Limits = LIMITS) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingFile(f"no {path.name} in {path.parent}; check the path")
-    _check_header(path, limits)
+    check_header(path, limits)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
