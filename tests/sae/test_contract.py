@@ -155,7 +155,7 @@ def test_the_fast_step_gives_the_gradients_of_the_reference(sae: AbstractSAE, to
     for name, reference in wanted.gradients.items():
         size = max(float(reference.abs().max()), 1e-9)
         assert float((found.gradients[name].double() - reference).abs().max()) < 1e-5 * size, name
-    for key in ("reconstruction", "sparsity", "aux", "fvu", "l0"):
+    for key in ("reconstruction", "sparsity", "aux", "further", "fvu", "l0"):
         assert getattr(found, key) == pytest.approx(getattr(wanted, key), rel=1e-5, abs=1e-7), key
     assert torch.equal(found.fired, wanted.fired)
 
@@ -163,12 +163,16 @@ def test_the_fast_step_gives_the_gradients_of_the_reference(sae: AbstractSAE, to
 def test_the_inference_rule_by_a_second_hand(affine: AffineSAE, acts: torch.Tensor) -> None:
     centred = acts - affine.b_dec if affine.subtract_b_dec else acts
     pre = (centred @ affine.W_enc.T + affine.b_enc).detach()
-    if affine.architecture == "topk":
+    if affine.architecture in ("hierarchical", "topk"):
         expected = torch.zeros_like(pre)
         for t in range(50):
             best = sorted(range(32), key=lambda i: (-float(pre[t, i]), i))[:4]
             expected[t, best] = pre[t, best].clamp(min=0)
+    elif affine.architecture == "gated":
+        extras, product = affine.extras(), pre - affine.b_enc.detach()
+        expected = (extras["r_mag"].exp() * product + extras["b_mag"]).relu() * (pre > 0)
     else:
-        cut = {"standard": torch.zeros(1), "jumprelu": affine.extras().get("threshold"), "batchtopk": torch.tensor(0.3)}
-        expected = torch.where(pre > cut[affine.architecture], pre, 0)
+        learned = affine.extras().get("threshold", torch.zeros(1))
+        expected = torch.where(pre > affine.settings().get("threshold", learned), pre, 0)
+        assert bool((expected == 0).any())
     torch.testing.assert_close(affine.encode(acts).dense(), expected, rtol=1e-5, atol=1e-6)

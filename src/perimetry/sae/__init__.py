@@ -6,7 +6,10 @@ An architecture is added by one file that derives from `AffineSAE` (or from `Abs
 from perimetry.sae.affine import AffineSAE, Weights, initial_weights
 from perimetry.sae.base import AbstractSAE, Codes, CountMode, SAEOutput
 from perimetry.sae.batchtopk import BatchTopKSAE
+from perimetry.sae.gated import GatedSAE
+from perimetry.sae.hierarchical import HierarchicalTopKSAE
 from perimetry.sae.jumprelu import JumpReLUSAE
+from perimetry.sae.matryoshka import MatryoshkaSAE
 from perimetry.sae.standard import StandardSAE
 from perimetry.sae.topk import TopKSAE
 
@@ -17,7 +20,10 @@ __all__ = [
     "BatchTopKSAE",
     "Codes",
     "CountMode",
+    "GatedSAE",
+    "HierarchicalTopKSAE",
     "JumpReLUSAE",
+    "MatryoshkaSAE",
     "SAEOutput",
     "StandardSAE",
     "TopKSAE",
@@ -27,7 +33,10 @@ __all__ = [
 
 ARCHITECTURES: dict[str, type[AbstractSAE]] = {
     "batchtopk": BatchTopKSAE,
+    "gated": GatedSAE,
+    "hierarchical": HierarchicalTopKSAE,
     "jumprelu": JumpReLUSAE,
+    "matryoshka": MatryoshkaSAE,
     "standard": StandardSAE,
     "topk": TopKSAE,
 }

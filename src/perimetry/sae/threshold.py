@@ -5,12 +5,25 @@ from typing import Any
 
 import torch
 
-from perimetry.axes import Acts
+from perimetry.axes import Acts, Latents
 from perimetry.errors import NonFinite
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps.select import BatchTopK, collect
 
-__all__ = ["fit_threshold", "settle_threshold"]
+__all__ = ["budget_mask", "fit_threshold", "settle_threshold"]
+
+
+def budget_mask(ranked: Latents, k: int) -> Latents:
+    """1 at the `k * tokens` largest entries of a batch, 0 elsewhere; ties go to the first token, lowest latent.
+
+    >>> budget_mask(torch.tensor([[1.0, 3.0], [2.0, 3.0]]), 1)
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
+    order = ranked.reshape(-1).argsort(descending=True, stable=True)[: k * ranked.shape[0]]
+    mask = torch.zeros(ranked.numel(), dtype=ranked.dtype, device=ranked.device)
+    mask[order] = 1.0
+    return mask.reshape(ranked.shape)
 
 
 def fit_threshold(sae: AffineSAE, acts: Acts, k: int) -> float:

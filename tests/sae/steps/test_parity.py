@@ -58,7 +58,7 @@ def compare(sae: AffineSAE, acts: torch.Tensor, dead: torch.Tensor | None, objec
     found = sparse_step(sae, acts, objective, dead)
     wanted = dense_step(copy.deepcopy(sae).double(), acts.double(), objective, dead)
     assert worst(found, wanted) < 1e-5
-    for key in ("reconstruction", "sparsity", "aux", "fvu", "l0"):
+    for key in ("reconstruction", "sparsity", "aux", "further", "fvu", "l0"):
         assert getattr(found, key) == pytest.approx(getattr(wanted, key), rel=1e-5, abs=1e-7), key
     assert torch.equal(found.fired, wanted.fired)
     assert (found.smallest is None) == (wanted.smallest is None)
@@ -114,7 +114,7 @@ def test_nothing_fires_at_all(name: str) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", ["batchtopk", "topk"])
+@pytest.mark.parametrize("name", ["batchtopk", "hierarchical", "matryoshka", "topk"])
 def test_ties_go_to_the_lowest_latent(name: str) -> None:
     sae = make(name, k=3)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_ties_go_to_the_lowest_latent(name: str) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", ["batchtopk", "topk"])
+@pytest.mark.parametrize("name", ["batchtopk", "hierarchical", "matryoshka", "topk"])
 def test_k_equal_to_the_width(name: str) -> None:
     compare(make(name, k=N), batch(20), mask(9))
 
