@@ -1,141 +1,170 @@
-"""How fast an SAE learns: tokens per second of one whole training step, beside the matrix product it cannot avoid.
+"""How fast an SAE learns: tokens per second of one whole training step, beside other libraries and beside the matrix
+product that none of them avoids.
 
-A step is everything that `perimetry train` does with a batch: selection, exact gradients, clipping, the projection of
-the decoder's gradient, Adam, unit rows, counts of dead latents. The yardstick is the encoder's product alone,
-`acts @ W_enc.T` into memory that is there already, in whichever of float32 and bfloat16 is faster here. `dense` is the
-same step by autograd.
+A step is everything that a library does with a batch: forward, backward, clipping, Adam, unit decoder rows, counts of dead
+latents. The yardstick is the encoder's product alone, `acts @ W_enc.T` into memory that is there already, in float32
+and in bfloat16. `perimetry_dense` is perimetry's step by autograd.
 
-The activations are sums of a few random directions with noise. The dictionaries are young: `l0` says how many latents
-fire a token, which for `standard` and `jumprelu` falls much further in a long run, and makes them faster. No latent is
-dead, so the auxiliary loss costs nothing.
+Other libraries run in their own environments: make them with `python benchmarks/peers/environments.py --folder DIR` and
+give --peers DIR. Each library is a process of its own, all alive at once, and they take turns: one computes, the others
+wait. Without --peers only perimetry and the products run.
+
+Sections: `speed` (TopK at several sizes), `architectures` (every architecture of perimetry at the first size), `memory` (peak
+of a step beyond the libraries, in a process of its own), `training` (a whole short training: seconds to reach a fraction
+of variance unexplained on rows that were held out). Activations are planted (a part of low rank, sums of a few directions,
+noise) or, where --store has the width, rows of a store.
 """
 
 import argparse
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from _common import Spread, finish, parser, ratio, row, runtime_of, spread, take_turns
-from perimetry.runtime import generator
+from _arms import ARMS, HEADLINE, LIMITS, MAIN, PACKAGES, SIZES, TINY, TRAINING, Size, available, groups
+from _bench import Bench
+from _common import Spread, finish, parser, ratio, row, runtime_of, spread
+from _crew import Crew, Turns, WorkerFailed
+from _training import train_whole
 from perimetry.sae import ARCHITECTURES
-from perimetry.sae.steps.base import StepResult
-from perimetry.train import TrainConfig
-from perimetry.train.trainer import Trainer
+
+SECTIONS = ("speed", "architectures", "memory", "training")
+PARAMETERS = 4
+"""Parameters, their gradient, and two moments."""
 
 
-class Size(NamedTuple):
-    """One size of the problem."""
-
-    batch: int
-    d_model: int
-    width: int
-    k: int
-
-
-HEADLINE = Size(4096, 576, 16_384, 32)
-"""SmolLM2-135M's width with an expansion of about 28."""
-SIZES = (Size(2048, 576, 4_608, 32), HEADLINE, Size(2048, 1024, 16_384, 64))
-TINY = Size(64, 16, 64, 4)
-ACTIVE, NOISE = 24, 0.05
-
-
-def planted(size: Size, seed: int) -> Tensor:
-    """Activations with structure, so that selection sees values that stand out."""
-    rng = generator(seed)
-    directions = torch.nn.functional.normalize(torch.randn(size.width, size.d_model, generator=rng), dim=1)
-    which = torch.randint(size.width, (size.batch, ACTIVE), generator=rng)
-    amount = 0.5 + torch.rand(size.batch, ACTIVE, 1, generator=rng)
-    return (directions[which] * amount).sum(1) + NOISE * torch.randn(size.batch, size.d_model, generator=rng)
-
-
-def stepper(architecture: str, size: Size, acts: Tensor, step: str) -> Callable[[], StepResult]:
-    """A trainer past its first steps, as a call that advances it."""
-    config = TrainConfig(
-        architecture=architecture,
-        width=size.width,
-        k=size.k,
-        batch=size.batch,
-        tokens=1_000_000_000,
-        lr_warmup=0.0,
-        step="dense" if step == "dense" else "sparse",
-    )
-    scale = float(acts.square().sum(1).mean().rsqrt())
-    trainer = Trainer(config, scale, acts.mean(0) * scale)
-    for _ in range(2):
-        trainer.advance(acts)
-    return lambda: trainer.advance(acts)
-
-
-def product(acts: Tensor, size: Size, dtype: torch.dtype) -> Callable[[], object]:
-    """The encoder's product alone."""
-    weight = torch.randn(size.width, size.d_model, generator=generator(1)).to(acts.device, dtype)
-    left, out = acts.to(dtype), acts.new_empty(size.batch, size.width, dtype=dtype)
-    return lambda: torch.mm(left, weight.T, out=out)
-
-
-def waited(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """The call with its work done when it returns."""
-
-    def wait() -> None:
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return wait
-
-
-def measure(architecture: str, size: Size, arguments: argparse.Namespace, *, dense: bool) -> list[dict[str, Any]]:
-    """Rows of one architecture at one size."""
-    device = runtime_of(arguments).device
-    acts = planted(size, 0).to(device)
-    sparse = stepper(architecture, size, acts, "sparse")
-    calls: dict[str, Callable[[], object]] = {
-        "gemm_float32": product(acts, size, torch.float32),
-        "gemm_bfloat16": product(acts, size, torch.bfloat16),
-        "perimetry": sparse,
-    }
-    if dense:
-        calls["dense"] = stepper(architecture, size, acts, "dense")
-    seconds = take_turns({name: waited(call, device) for name, call in calls.items()}, arguments.repeats)
-    about = {"architecture": architecture, **size._asdict(), "l0": round(sparse().l0, 1)}
-    speeds = {name: spread([size.batch / s for s in taken]) for name, taken in seconds.items()}
-    rows = [row("tokens_per_s", name, "", speed, **about) for name, speed in speeds.items()]
-    yardstick = max(("gemm_float32", "gemm_bfloat16"), key=lambda name: speeds[name].median)
+def rows_of(turns: Turns, size: Size, section: str, architecture: str = "topk") -> list[dict[str, Any]]:
+    """Speeds, and ratios within each turn: of perimetry to the faster product, of the others to perimetry."""
+    seconds = {arm: taken for arm, taken in turns.seconds.items() if arm not in turns.failed}
+    l0 = turns.active.get("perimetry")
+    about = {"section": section, "architecture": architecture, **size._asdict(), "l0": round(l0 or 0.0, 1)}
+    speeds = {arm: spread([size.batch / s for s in taken]) for arm, taken in seconds.items()}
+    rows = [row("tokens_per_s", arm, "", speed, **about) for arm, speed in speeds.items()]
+    if "perimetry" not in seconds:
+        return rows
+    yardstick = max(LIMITS, key=lambda name: speeds[name].median)
     rows.append(row("time_ratio", "perimetry", yardstick, ratio(seconds, "perimetry", yardstick), **about))
-    if dense:
-        rows.append(row("time_ratio", "dense", "perimetry", ratio(seconds, "dense", "perimetry"), **about))
+    others = [arm for arm in seconds if arm not in LIMITS and arm != "perimetry"]
+    return rows + [row("time_ratio", arm, "perimetry", ratio(seconds, arm, "perimetry"), **about) for arm in others]
+
+
+def turns_of(
+    bench: Bench, names: Sequence[str], size: Size, repeats: int, architecture: str, section: str
+) -> list[dict[str, Any]]:
+    """Rows of some arms that take turns."""
+    jobs = {n: (ARMS[n].environment, bench.job(ARMS[n], size, architecture=architecture)) for n in names}
+    turns = bench.crew.take_turns(jobs, repeats)
+    for arm, reason in turns.failed.items():
+        bench.skip(section, arm, size, reason, architecture)
+    return rows_of(turns, size, section, architecture)
+
+
+def speed(bench: Bench, sizes: Sequence[Size], architecture: str) -> list[dict[str, Any]]:
+    """TopK, or the one architecture that was asked for, beside the others at several sizes."""
+    rows: list[dict[str, Any]] = []
+    for size in sizes:
+        first = size == sizes[0]
+        wanted = tuple(arm for arm in ARMS if arm != "perimetry_dense") if first else MAIN
+        names = bench.present(wanted if architecture == "topk" else ())
+        together, left_out = groups(names, size, int(0.85 * available(bench.device)))
+        for arm, reason in left_out.items():
+            bench.skip("speed", arm, size, reason)
+        repeats = bench.arguments.repeats if first else max(1, min(3, bench.arguments.repeats))
+        for names in together:
+            rows += turns_of(bench, names, size, repeats, architecture, "speed")
     return rows
+
+
+def architectures(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every architecture of perimetry: its own step, its dense reference and the products."""
+    rows: list[dict[str, Any]] = []
+    arms = ("perimetry", *LIMITS, "perimetry_dense")
+    for name in names:
+        rows += turns_of(bench, arms, size, max(1, min(3, bench.arguments.repeats)), name, "architectures")
+    return rows
+
+
+def memory(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Peak bytes of a step beyond the libraries, beside what a step holds at least."""
+    rows: list[dict[str, Any]] = []
+    arms = bench.present(("perimetry", *(() if bench.tiny else ("perimetry_dense", *MAIN))))
+    for arm, architecture in [(a, "topk") for a in arms] + [("perimetry", n) for n in names if n != "topk"]:
+        worker = bench.crew.start(ARMS[arm].environment)
+        try:
+            found = worker.ask("memory", job=bench.job(ARMS[arm], size, architecture=architecture).to_json())
+        except WorkerFailed as error:
+            bench.skip("memory", arm, size, str(error), architecture)
+            continue
+        finally:
+            worker.close()
+        about = {"section": "memory", "architecture": architecture, **size._asdict(), "l0": 0.0}
+        about |= {"parameter_bytes": found["parameter_bytes"], "batch_bytes": 4 * size.batch * size.d_model}
+        least = PARAMETERS * about["parameter_bytes"] + about["batch_bytes"]
+        method = {"method": found["method"]}
+        rows.append(row("peak_bytes", arm, "", spread([float(found["peak_bytes"])]), **about) | method)
+        rows.append(row("peak_ratio", arm, "least", spread([found["peak_bytes"] / least]), **about) | method)
+    return rows
+
+
+def measure(bench: Bench) -> list[dict[str, Any]]:
+    """The sections that were asked for."""
+    arguments = bench.arguments
+    one, chosen = arguments.architecture, arguments.only
+    headline = TINY if bench.tiny else HEADLINE
+    rows: list[dict[str, Any]] = []
+    if "speed" in chosen:
+        several = not (arguments.quick or bench.tiny)
+        rows += speed(bench, SIZES if several else (headline,), one or "topk")
+    if "architectures" in chosen:
+        rows += architectures(bench, headline, [one] if one else list(ARCHITECTURES))
+    if "memory" in chosen:
+        rows += memory(bench, headline, [one] if one else () if bench.tiny else list(ARCHITECTURES))
+    if "training" in chosen:
+        rows += train_whole(bench, TINY if bench.tiny else TRAINING, 8 if bench.tiny else arguments.steps)
+    return rows
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    found = parser(__doc__)
+    found.add_argument("--architecture", choices=sorted(ARCHITECTURES), help="this one of perimetry only")
+    found.add_argument("--peers", type=Path, help="folder of the environments of the other libraries")
+    found.add_argument("--store", type=Path, help="activations of this store in place of planted ones")
+    found.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections (default: all; with --quick: speed)")
+    found.add_argument("--steps", type=int, default=250, help="steps of the whole training (default: 250)")
+    found.add_argument("--seeds", type=int, default=1, help="seeds of perimetry's whole training (default: 1)")
+    arguments = found.parse_args()
+    arguments.only = arguments.only or (SECTIONS[:1] if arguments.quick else SECTIONS)
+    return arguments
+
+
+def headline_speeds(rows: Sequence[dict[str, Any]], size: Size, architecture: str) -> dict[str, float]:
+    """The two numbers that matter most, where they were measured."""
+    medians = {
+        line["arm"]: Spread(line["estimate"], line["low"], line["high"], line["n"]).median
+        for line in rows
+        if line["metric"] == "tokens_per_s" and line["section"] in ("speed", "architectures")
+        if line["architecture"] == architecture and Size(*(line[f] for f in Size._fields)) == size
+    }
+    if "perimetry" not in medians:
+        return {}
+    fastest = max(medians[name] for name in LIMITS)
+    return {"perimetry_tokens_per_s": medians["perimetry"], "gemm_tokens_per_s": fastest}
 
 
 def main() -> None:
     """Measure and print."""
-    found = parser(__doc__)
-    found.add_argument("--architecture", choices=sorted(ARCHITECTURES), help="this one only (with --quick: topk)")
-    arguments = found.parse_args()
-    quick = arguments.quick or arguments.tiny
-    headline = TINY if arguments.tiny else HEADLINE
-    sizes = (headline,) if quick else SIZES
-    one = arguments.architecture or ("topk" if quick else None)
-    architectures = [one] if one else list(ARCHITECTURES)
-    rows: list[dict[str, Any]] = []
-    for size in sizes:
-        for architecture in architectures:
-            rows += measure(architecture, size, arguments, dense=not quick and size == SIZES[0])
-    speeds = {
-        line["arm"]: Spread(line["estimate"], line["low"], line["high"], line["n"])
-        for line in rows
-        if line["metric"] == "tokens_per_s" and Size(*(line[f] for f in Size._fields)) == headline
-        if line["architecture"] == (one or "topk")
-    }
-    finish(
-        arguments,
-        "train_step",
-        rows,
-        perimetry_tokens_per_s=speeds["perimetry"].median,
-        gemm_tokens_per_s=max(speeds["gemm_float32"].median, speeds["gemm_bfloat16"].median),
-    )
+    arguments = parse()
+    device = runtime_of(arguments).device
+    with tempfile.TemporaryDirectory() as folder, Crew(arguments.peers, torch.get_num_threads()) as crew:
+        bench = Bench(arguments, crew, Path(folder), device)
+        rows = measure(bench)
+        libraries = crew.versions(PACKAGES) if arguments.peers is not None else {}
+    two = headline_speeds(rows, TINY if arguments.tiny else HEADLINE, arguments.architecture or "topk")
+    more = {"libraries": libraries, "data": sorted(bench.names), "skipped": bench.skipped}
+    finish(arguments, "train_step", rows, **two, **more)
 
 
 if __name__ == "__main__":

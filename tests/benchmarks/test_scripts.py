@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if not p.name.startswith("_"))
+LIMITS = {"gemm_float32", "gemm_bfloat16"}
 ARMS = {
-    "train_step": {"perimetry", "gemm_float32", "gemm_bfloat16"},
+    "train_step": {"perimetry", "perimetry_dense", *LIMITS},
     "score": {"truncated pass", "main", "explained", "full pass", "all"},
     "harvest": {"truncated pass", "harvest"},
 }
@@ -31,9 +32,9 @@ def check_rows(rows: list[dict[str, Any]]) -> None:
     assert rows
     for row in rows:
         assert 0 < row["low"] <= row["estimate"] <= row["high"] < math.inf
-        assert row["n"] == 2
+        assert row["n"] == (2 if row.get("section", "speed") in ("speed", "architectures") else 1)
         assert isinstance(row["seed"], int)
-        assert (row["metric"] == "time_ratio") == bool(row["against"])
+        assert row["metric"].endswith("_ratio") == bool(row["against"])
 
 
 @pytest.mark.slow
@@ -49,47 +50,41 @@ def test_a_script_prints_one_json_object(name: str, tmp_path: Path) -> None:
     assert found["hardware"]["cores"] >= 1
     check_rows(found["rows"])
     assert {row["arm"] for row in found["rows"]} == ARMS[name]
+    if name == "train_step":
+        check_sections(found)
+
+
+def check_sections(found: dict[str, Any]) -> None:
+    from perimetry.sae import ARCHITECTURES
+
+    rows = found["rows"]
+    assert found["skipped"] == []
+    assert found["data"] == ["planted"]
+    assert {r["section"] for r in rows} == {"speed", "architectures", "memory", "training"}
+    assert {r["architecture"] for r in rows if r["section"] == "architectures"} == set(ARCHITECTURES)
+    curve = [r for r in rows if r["metric"] == "fvu" and r["arm"] == "perimetry"]
+    dense = [r for r in rows if r["metric"] == "fvu" and r["arm"] == "perimetry_dense"]
+    assert [r["step"] for r in curve] == list(range(1, 9))
+    assert [r["seconds"] for r in curve] == sorted(r["seconds"] for r in curve)
+    assert curve[-1]["estimate"] < curve[0]["estimate"]
+    assert curve[-1]["estimate"] == pytest.approx(dense[-1]["estimate"], rel=1e-2)
 
 
 @pytest.mark.slow
 def test_the_training_step_prints_the_two_speeds() -> None:
     found = json.loads(run("train_step", "--quick", "--json"))
+    assert {row["section"] for row in found["rows"]} == {"speed"}
     rows = {row["arm"]: row for row in found["rows"] if row["metric"] == "tokens_per_s"}
+    assert set(rows) == {"perimetry", *LIMITS}
     assert found["perimetry_tokens_per_s"] == rows["perimetry"]["estimate"]
-    assert found["gemm_tokens_per_s"] == max(rows["gemm_float32"]["estimate"], rows["gemm_bfloat16"]["estimate"])
+    assert found["gemm_tokens_per_s"] == max(rows[name]["estimate"] for name in LIMITS)
     ratios = [row for row in found["rows"] if row["metric"] == "time_ratio"]
-    assert [row["arm"] for row in ratios] == ["perimetry"]
+    assert [(row["arm"], row["against"] in LIMITS) for row in ratios] == [("perimetry", True)]
 
 
 @pytest.mark.slow
 def test_without_json_a_table_is_printed() -> None:
-    printed = run("train_step")
+    printed = run("train_step", "--quick")
     assert "time_ratio" in printed
     with pytest.raises(json.JSONDecodeError):
         json.loads(printed)
-
-
-def test_the_headline_size_is_the_one_that_is_named() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import train_step  # pyright: ignore[reportMissingImports]
-    finally:
-        sys.path.pop(0)
-    assert train_step.HEADLINE == (4096, 576, 16_384, 32)
-    assert train_step.HEADLINE in train_step.SIZES
-
-
-def test_ratios_are_taken_within_a_turn() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import _common  # pyright: ignore[reportMissingImports]
-    finally:
-        sys.path.pop(0)
-    calls: list[str] = []
-    seconds = _common.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
-    assert calls == ["a", "b"] * 4
-    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
-    slow_start = {"a": [10.0, 2.0, 4.0], "b": [5.0, 1.0, 2.0]}
-    assert _common.ratio(slow_start, "a", "b") == (2.0, 2.0, 2.0, 3)
-    assert _common.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, 2.0, 4.0, 5)
-    assert _common.spread([7.0]) == (7.0, 7.0, 7.0, 1)
