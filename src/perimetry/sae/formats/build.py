@@ -54,7 +54,8 @@ def _topk(gate: Gate) -> Extra:
 
 def _gated(gate: Gate) -> Extra:
     assert isinstance(gate, GatedGate), "the table says so"
-    return "gated", gate._asdict(), {}
+    # The bias of the gate is the encoder's there.
+    return "gated", {"b_enc": gate.b_gate, "b_mag": gate.b_mag, "r_mag": gate.r_mag}, {}
 
 
 def _matching_pursuit(gate: Gate) -> Extra:

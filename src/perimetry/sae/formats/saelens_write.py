@@ -93,6 +93,8 @@ def _tensors(name: str, state: SAEState) -> dict[str, Tensor] | None:
     """The tensors of a kind, or None where the state holds others, which would be lost."""
     found = {key: tensor.detach().float() for key, tensor in state.tensors.items()}
     wanted = KINDS[name].tensors
+    if name == "gated":
+        found["b_gate"] = found.pop("b_enc")
     if "threshold" in wanted and "threshold" not in found:
         if "threshold" not in state.settings and state.settings.get("gate") == "standard":
             return None
@@ -167,5 +169,5 @@ def own_state(where: str, record: Record, native: str, details: Mapping[str, Any
     elif isinstance(gate, JumpReLUGate):
         tensors["threshold"] = gate.threshold
     elif isinstance(gate, GatedGate):
-        tensors |= gate._asdict()
+        tensors |= {"b_enc": gate.b_gate, "b_mag": gate.b_mag, "r_mag": gate.r_mag}
     return SAEState(tensors, settings)

@@ -1,0 +1,113 @@
+"""From the files of another tool to an SAE of ours on disk, with a certificate where asked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from perimetry.artifact import require_replaceable
+from perimetry.axes import Acts
+from perimetry.errors import Incompatible
+from perimetry.sae.base import AbstractSAE
+from perimetry.sae.formats.build import to_sae
+from perimetry.sae.formats.certificate import Certified, certify
+from perimetry.sae.formats.checks import warnings_of
+from perimetry.sae.formats.disk import KIND, save_sae
+from perimetry.sae.formats.info import SAEInfo, info_of
+from perimetry.sae.formats.readers import READERS, reader_of
+from perimetry.sae.formats.record import Record
+from perimetry.sae.formats.reference import REFERENCES, Reference
+
+__all__ = ["Converted", "convert", "read_foreign"]
+
+
+class Converted(NamedTuple):
+    """What a conversion made."""
+
+    path: Path
+    """Folder of the artifact."""
+    sae: AbstractSAE
+    """The SAE, for raw activations."""
+    info: SAEInfo
+    """Where it comes from."""
+    digest: str
+    """Identity of the artifact."""
+    certificate: dict[str, Any] | None
+    """As stored; None where none was asked for."""
+    warnings: tuple[str, ...]
+    """What is not wrong but must not stay silent."""
+
+
+def read_foreign(
+    path: Path, *, family: str | None = None, overrides: Mapping[str, Any] | None = None, unsafe_pickle: bool = False
+) -> tuple[Record, AbstractSAE]:
+    """The record and the SAE of a dictionary of another tool.
+
+    Errors: `MissingFile`, `UnknownName`, `UsageError` (no or several formats, a pickle), `CorruptArtifact`, `NonFinite`,
+    `Incompatible`, `ConfigError`.
+    """
+    name = reader_of(path, family)
+    record = READERS[name].read(path, dict(overrides or {}), unsafe_pickle=unsafe_pickle)
+    return record, to_sae(record)
+
+
+def _reference(name: str, path: Path, overrides: Mapping[str, Any], unsafe_pickle: bool) -> Reference:
+    if name not in REFERENCES:
+        raise Incompatible(
+            f"there are no independent formulas for {name!r} to hold a conversion against; known: {', '.join(sorted(REFERENCES))}; "
+            "convert it without --certify, or give codes of its own library as a reference"
+        )
+    return REFERENCES[name](path, overrides, unsafe_pickle=unsafe_pickle)
+
+
+def convert(
+    path: Path,
+    out: Path,
+    *,
+    family: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    unsafe_pickle: bool = False,
+    certified: bool = False,
+    activations: Acts | None = None,
+    origin: Mapping[str, Any] | None = None,
+    reference: Reference | None = None,
+    native: bool = False,
+) -> Converted:
+    """Read a dictionary of another tool and write it as an artifact, in one atomic step.
+
+    With `certified` the SAE is held against its source's formulas, or against `reference` (its own library). A conversion that fails is
+    not written. Errors: those of `read_foreign` and `certify`; `Incompatible` for a failed certificate; `StorageError`.
+    """
+    require_replaceable(out, KIND)
+    name = reader_of(path, family)
+    given = dict(overrides or {})
+    record, sae = read_foreign(path, family=name, overrides=given, unsafe_pickle=unsafe_pickle)
+    made: Certified | None = None
+    if certified:
+        against = reference or _reference(name, path, given, unsafe_pickle)
+        made = certify(sae, record, against, activations=activations, origin=origin)
+        if made.verdict == "failed":
+            raise Incompatible(
+                f"{path} was read as {name} ({record.architecture}), but the SAE is another function than its source: "
+                f"{'; '.join(made.certificate['reasons'])}; nothing was written; check the format and the overrides"
+            )
+    info = info_of(record, sae.architecture)
+    rates: Tensor | None = None if record.log_rates is None else 10.0 ** record.log_rates.double()
+    digest = save_sae(
+        sae,
+        out,
+        info,
+        rates=rates,
+        certificate=None if made is None else made.certificate,
+        golden=None if made is None else made.golden,
+        native=native,
+    )
+    return Converted(
+        out,
+        sae,
+        info.model_copy(update={"digest": digest}),
+        digest,
+        None if made is None else made.certificate,
+        tuple(warnings_of(record)),
+    )
