@@ -9,7 +9,10 @@ from perimetry.sae.batchtopk import BatchTopKSAE
 from perimetry.sae.gated import GatedSAE
 from perimetry.sae.hierarchical import HierarchicalTopKSAE
 from perimetry.sae.jumprelu import JumpReLUSAE
+from perimetry.sae.matching_pursuit import MatchingPursuitSAE
 from perimetry.sae.matryoshka import MatryoshkaSAE
+from perimetry.sae.spade import SpaDESAE
+from perimetry.sae.sparsemax import SparsemaxSAE
 from perimetry.sae.standard import StandardSAE
 from perimetry.sae.topk import TopKSAE
 
@@ -23,8 +26,11 @@ __all__ = [
     "GatedSAE",
     "HierarchicalTopKSAE",
     "JumpReLUSAE",
+    "MatchingPursuitSAE",
     "MatryoshkaSAE",
     "SAEOutput",
+    "SpaDESAE",
+    "SparsemaxSAE",
     "StandardSAE",
     "TopKSAE",
     "Weights",
@@ -36,7 +42,10 @@ ARCHITECTURES: dict[str, type[AbstractSAE]] = {
     "gated": GatedSAE,
     "hierarchical": HierarchicalTopKSAE,
     "jumprelu": JumpReLUSAE,
+    "matching_pursuit": MatchingPursuitSAE,
     "matryoshka": MatryoshkaSAE,
+    "spade": SpaDESAE,
+    "sparsemax": SparsemaxSAE,
     "standard": StandardSAE,
     "topk": TopKSAE,
 }
