@@ -82,6 +82,10 @@ class Defaults(NamedTuple):
     """Weight of the loss that revives dead latents."""
     unit_decoder: bool = True
     """Whether decoder rows are kept at norm 1."""
+    bandwidth: float | None = None
+    """Window of a straight-through estimate; None is the recipe's."""
+    normalise: Literal["rms1", "sqrt_d", "none"] = "rms1"
+    """Scale put on the activations, without which the other numbers mean nothing."""
 
 
 class Start(NamedTuple):
@@ -128,6 +132,11 @@ class AbstractSAE(nn.Module, ABC):
 
     W_dec: nn.Parameter
     """Decoder directions, one row a latent."""
+
+    @classmethod
+    def defaults_for(cls, options: Options) -> Defaults:  # noqa: ARG003
+        """`defaults`, save where an option wants others."""
+        return cls.defaults
 
     @property
     def d_sae(self) -> int:

@@ -2,26 +2,50 @@
 
 Assumes that each concept has its own level of noise, below which a pre-activation says nothing. The amplitude is not
 shrunk. The active count is free.
+
+Forms of the sparsity term (`mode`): `target` steers the mean count of a batch towards k; `step` weighs the count itself;
+`token` steers the count of each token, which also penalises its spread and so the signal of counts under shift; `tanh`
+(Anthropic, January 2025) weighs a saturating function of the amplitude, with a wide window and gradients towards every
+parameter; its weight (here 5) could not be confirmed. The first three reach the cuts alone.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from perimetry.axes import LatentBias, Latents
+from perimetry.axes import Acts, LatentBias, Latents
 from perimetry.errors import WidthMismatch
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
-from perimetry.sae.base import CountMode, Defaults
-from perimetry.sae.steps.base import Forward, Objective, Penalty
+from perimetry.sae.base import CountMode, Defaults, Options
+from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
 from perimetry.sae.steps.products import sampled
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, Window
+from perimetry.sae.steps.tanh import TanhPass, dense_tanh
+from perimetry.sae.terms.smooth import smooth_term
 
-__all__ = ["INITIAL_THRESHOLD", "JumpReLUSAE"]
+__all__ = ["INITIAL_THRESHOLD", "JumpMode", "JumpReLUOptions", "JumpReLUSAE"]
 
 INITIAL_THRESHOLD = 1e-3
+INITIAL_THRESHOLD_TANH = 0.1
+JumpMode = Literal["target", "step", "token", "tanh"]
+MODES: dict[str | None, Defaults] = {
+    None: Defaults(beta1=0.0, sparsity=1.0, sparsity_warmup=0.5),
+    "target": Defaults(beta1=0.0, sparsity=1.0, sparsity_warmup=0.5, bandwidth=0.03),
+    "token": Defaults(beta1=0.0, sparsity=1e-2, sparsity_warmup=0.5, bandwidth=0.03),
+    "step": Defaults(beta1=0.0, sparsity=1e-3, sparsity_warmup=0.5, bandwidth=1e-3),
+    "tanh": Defaults(sparsity=5.0, sparsity_warmup=1.0, unit_decoder=False, bandwidth=2.0, normalise="sqrt_d"),
+}
+
+
+class JumpReLUOptions(Options):
+    """The form of the sparsity term."""
+
+    mode: JumpMode | None = None
+    """`target`, `step`, `token` or `tanh`; None takes `l0_loss` of the recipe."""
 
 
 class _Jump(torch.autograd.Function):
@@ -62,19 +86,35 @@ class JumpReLUSAE(AffineSAE):
 
     architecture: ClassVar[str] = "jumprelu"
     count_mode: ClassVar[CountMode] = "free"
-    defaults: ClassVar[Defaults] = Defaults(beta1=0.0, sparsity=1.0, sparsity_warmup=0.5)
+    defaults: ClassVar[Defaults] = MODES[None]
+    options_type: ClassVar[type[Options]] = JumpReLUOptions
 
-    def __init__(self, weights: Weights, *, threshold: LatentBias | None = None, subtract_b_dec: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        threshold: LatentBias | None = None,
+        mode: JumpMode | None = None,
+        subtract_b_dec: bool = False,
+    ) -> None:
         super().__init__()
         self.hold(weights, subtract_b_dec)
+        self.mode = mode
         if threshold is None:
-            threshold = torch.full_like(weights.b_enc, INITIAL_THRESHOLD)
+            first = INITIAL_THRESHOLD_TANH if mode == "tanh" else INITIAL_THRESHOLD
+            threshold = torch.full_like(weights.b_enc, first)
         if threshold.shape != weights.b_enc.shape:
             raise WidthMismatch(
                 f"threshold has shape {tuple(threshold.shape)}, the dictionary has {self.d_sae} latents; give one "
                 "threshold a latent"
             )
         self.threshold = nn.Parameter(threshold)
+
+    @classmethod
+    @override
+    def defaults_for(cls, options: Options) -> Defaults:
+        assert isinstance(options, JumpReLUOptions)
+        return MODES[options.mode]
 
     @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
@@ -84,6 +124,10 @@ class JumpReLUSAE(AffineSAE):
     def extras(self) -> dict[str, Tensor]:
         return {"threshold": self.threshold.detach()}
 
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {} if self.mode is None else {"mode": self.mode}
+
     @torch.no_grad()
     @override
     def after_update(self) -> None:
@@ -92,25 +136,35 @@ class JumpReLUSAE(AffineSAE):
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
         theta = self.threshold.detach()
-        return [AboveCut(theta), Window(theta, objective.bandwidth)]
+        if self.mode != "tanh":
+            return [AboveCut(theta), Window(theta, objective.bandwidth)]
+        # The contrast couples all tokens, so that their codes must be known before the pass over them.
+        return [] if objective.smooth is None else [AboveCut(theta)]
+
+    @override
+    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:
+        if self.mode != "tanh":
+            return None
+        smooth = smooth_term(found[0], objective.smooth) if found else None
+        return TanhPass(self.W_dec.detach(), self.threshold.detach(), objective, smooth).run(
+            pre, target, self.b_dec.detach()
+        )
+
+    @override
+    def own_terms(self) -> bool:
+        return self.mode == "tanh"
 
     @override
     def penalty(self, forward: Forward, objective: Objective) -> Penalty:
         active, window = forward.active, forward.extra
         assert window is not None, "the second collector is the window"
         theta, width = self.threshold.detach(), objective.bandwidth
-        l0 = active.entries / active.tokens
-        if objective.l0_loss == "target":
-            excess = l0 / objective.target_l0 - 1
-            loss = objective.sparsity * excess**2
-            slope = 2 * objective.sparsity * excess / objective.target_l0
-        else:
-            loss, slope = objective.sparsity * l0, objective.sparsity
+        loss, slopes = _count_loss(active, objective, self.mode or objective.l0_loss)
         through = sampled(window, forward.upstream, self.W_dec.detach())
         if forward.smooth is not None:
             through = through + forward.smooth.towards(window)
-        inside = torch.bincount(window.columns, minlength=self.d_sae).to(theta.dtype)
-        towards = -(theta * window.column_sums(through) + slope / active.tokens * inside) / width
+        inside = window.column_sums(slopes[window.rows()])
+        towards = -(theta * window.column_sums(through) + inside) / width
         return Penalty(loss, None, {"threshold": towards})
 
     @override
@@ -121,12 +175,17 @@ class JumpReLUSAE(AffineSAE):
 
     @override
     def dense_penalty(self, pre: Latents, codes: Latents, objective: Objective) -> Tensor:
+        mode = self.mode or objective.l0_loss
+        if mode == "tanh":
+            return dense_tanh(pre, codes, self.W_dec.norm(dim=1), self.threshold, objective.sparsity)
         fires = _Fires.apply(pre, self.threshold, objective.bandwidth)
         assert isinstance(fires, Tensor)
-        l0 = fires.sum(1).mean()
-        if objective.l0_loss == "target":
-            return objective.sparsity * (l0 / objective.target_l0 - 1) ** 2
-        return objective.sparsity * l0
+        l0, target = fires.sum(1), objective.target_l0
+        if mode == "target":
+            return objective.sparsity * (l0.mean() / target - 1) ** 2
+        if mode == "token":
+            return objective.sparsity * 2 / target * (l0 - target).square().mean()
+        return objective.sparsity * l0.mean()
 
     @classmethod
     @override
@@ -141,6 +200,7 @@ class JumpReLUSAE(AffineSAE):
         return cls(
             weights,
             threshold=extras.get("threshold"),
+            mode=settings.get("mode"),
             subtract_b_dec=False if subtract_b_dec is None else subtract_b_dec,
         )
 
@@ -148,3 +208,17 @@ class JumpReLUSAE(AffineSAE):
     @override
     def tiny(cls) -> "JumpReLUSAE":
         return cls(tiny_weights(), threshold=torch.linspace(0, 0.4, 32))
+
+
+def _count_loss(active: Active, objective: Objective, mode: str) -> tuple[float, Tensor]:
+    """The weighted term of the active counts, and its derivative by the count of each token."""
+    weight, target, tokens = objective.sparsity, objective.target_l0, active.tokens
+    counts = active.offsets.diff().to(active.values.dtype)
+    if mode == "token":
+        excess = counts - target
+        return float(2 * weight / target * excess.square().mean()), 4 * weight / (target * tokens) * excess
+    l0 = active.entries / tokens
+    if mode == "target":
+        excess = l0 / target - 1
+        return weight * excess**2, torch.full_like(counts, 2 * weight * excess / (target * tokens))
+    return weight * l0, torch.full_like(counts, weight / tokens)
