@@ -58,7 +58,7 @@ def test_the_check_sees_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_there_are_the_commands_that_there_should_be() -> None:
-    wanted = {"demo", "doctor", "assets", "train", "calibrate", "score", "bench", "report"}
+    wanted = {"demo", "doctor", "assets", "train", "convert", "calibrate", "score", "bench", "report"}
     assert wanted <= {words[0] for words in VERBS}
     assert ("bench", "shift") in VERBS
     assert {words[1] for words in VERBS if words[0] == "assets" and len(words) == 2} == {

@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from perimetry import __version__
-from perimetry.cli import assets, bench, calibrate, demo, doctor, report, score, train
+from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, report, score, train
 from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ app.command(demo.demo)
 app.command(doctor.doctor)
 app.command(assets.app)
 app.command(train.train)
+app.command(convert.convert)
 app.command(calibrate.calibrate)
 app.command(score.score)
 app.command(bench.app)

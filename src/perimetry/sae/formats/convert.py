@@ -1,6 +1,6 @@
 """From the files of another tool to an SAE of ours on disk, with a certificate where asked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,16 @@ from perimetry.sae.formats.readers import READERS, reader_of
 from perimetry.sae.formats.record import Record
 from perimetry.sae.formats.reference import REFERENCES, Reference
 
-__all__ = ["Converted", "convert", "read_foreign"]
+__all__ = ["Converted", "RealActivations", "convert", "read_foreign"]
+
+
+class RealActivations(NamedTuple):
+    """What a certificate measures on."""
+
+    acts: Acts
+    """Real activations at the place of the dictionary, at least 32 rows."""
+    origin: Mapping[str, Any] = {}
+    """Model, revision, tokenizer, place and token policy they are of."""
 
 
 class Converted(NamedTuple):
@@ -69,15 +78,14 @@ def convert(
     overrides: Mapping[str, Any] | None = None,
     unsafe_pickle: bool = False,
     certified: bool = False,
-    activations: Acts | None = None,
-    origin: Mapping[str, Any] | None = None,
+    sample: Callable[[Record], RealActivations] | None = None,
     reference: Reference | None = None,
     native: bool = False,
 ) -> Converted:
     """Read a dictionary of another tool and write it as an artifact, in one atomic step.
 
-    With `certified` the SAE is held against its source's formulas, or against `reference` (its own library). A conversion that fails is
-    not written. Errors: those of `read_foreign` and `certify`; `Incompatible` for a failed certificate; `StorageError`.
+    With `certified` the SAE is held against its source's formulas, or against `reference` (its own library), on the real activations that
+    `sample` gives for a record. A conversion that fails is not written. Errors: those of `read_foreign` and `certify`; `Incompatible` for a failed certificate; `StorageError`.
     """
     require_replaceable(out, KIND)
     name = reader_of(path, family)
@@ -86,7 +94,14 @@ def convert(
     made: Certified | None = None
     if certified:
         against = reference or _reference(name, path, given, unsafe_pickle)
-        made = certify(sae, record, against, activations=activations, origin=origin)
+        real = None if sample is None else sample(record)
+        made = certify(
+            sae,
+            record,
+            against,
+            activations=None if real is None else real.acts,
+            origin=None if real is None else real.origin,
+        )
         if made.verdict == "failed":
             raise Incompatible(
                 f"{path} was read as {name} ({record.architecture}), but the SAE is another function than its source: "
