@@ -4,6 +4,7 @@ Run inside a peer's environment, once per library; the tests then hold our reade
 
     PEER_PYTHON benchmarks/peers/golden.py sparsify tests/sae/formats/golden
     PEER_PYTHON benchmarks/peers/golden.py dictionary_learning tests/sae/formats/golden
+    PEER_PYTHON benchmarks/peers/golden.py llamascopium tests/sae/formats/golden
     PEER_PYTHON benchmarks/peers/golden.py saelens tests/sae/formats/golden
 
 Each case is a folder `FAMILY/CASE` that holds the family's own layout and `vectors.safetensors`: `x` (64 rows), `codes` and
@@ -138,8 +139,67 @@ def dictionary_learning(out: Path) -> None:
     write(out / "AutoEncoderNew", x, loaded.encode(x), loaded.decode(loaded.encode(x)))
 
 
+@torch.no_grad()
+def llamascopium(out: Path) -> None:
+    """Llamascopium: gates compared by decoder norm, scales by dataset and by token, a transcoder, an export for inference."""
+    from llamascopium.models.sae import SAEConfig, SparseAutoEncoder  # pyright: ignore[reportMissingImports]
+
+    def case(
+        name: str, seed: int, *, fold: bool = False, hook_out: str = "blocks.15.hook_resid_post", **options: Any
+    ) -> None:
+        hook = "blocks.15.hook_resid_post"
+        common = {
+            "d_model": D,
+            "expansion_factor": N / D,
+            "hook_point_in": hook,
+            "hook_point_out": hook_out,
+            "top_k": K,
+        }
+        cfg = SAEConfig(**common, **options, device="cpu", dtype=torch.float32)
+        sae = SparseAutoEncoder(cfg)
+        w = weights(seed)
+        names = {"W_E": w["W_enc"].T, "b_E": w["b_enc"], "W_D": w["W_dec"]}
+        names |= {"b_D": w["b_dec"]} if cfg.use_decoder_bias else {}
+        if cfg.act_fn == "jumprelu":
+            names["activation_function.log_jumprelu_threshold"] = w["threshold"].log()
+        fill(sae, names)
+        sae.set_dataset_average_activation_norm({hook: 6.3125} | ({hook_out: 3.390625} if hook_out != hook else {}))
+        if fold:
+            sae.standardize_parameters_of_dataset_norm()
+        (out / name / "L15R").mkdir(parents=True, exist_ok=True)
+        sae.save_pretrained(out / name / "L15R")
+        sae.cfg.save_hyperparameters(out / name / "L15R")
+        x = inputs(seed, w["b_dec"])
+        x[0] = x[6]  # the library divides a row of zeros by its norm
+        scaled, factors = sae.normalize_activations({hook: x, hook_out: x}, return_scale_factor=True)
+        codes = sae.encode(scaled[hook])
+        write(out / name, x, codes, sae.decode(codes) / factors[hook_out])
+
+    case("jumprelu", 91, act_fn="jumprelu", norm_activation="dataset-wise", sparsity_include_decoder_norm=True)
+    case("topk", 92, act_fn="topk", norm_activation="dataset-wise", sparsity_include_decoder_norm=True)
+    case("relu_by_token", 93, act_fn="relu", norm_activation="token-wise", use_decoder_bias=False)
+    mlp = "blocks.15.hook_mlp_out"
+    case(
+        "transcoder",
+        94,
+        hook_out=mlp,
+        act_fn="jumprelu",
+        norm_activation="dataset-wise",
+        sparsity_include_decoder_norm=False,
+    )
+    case(
+        "inference",
+        95,
+        fold=True,
+        act_fn="jumprelu",
+        norm_activation="dataset-wise",
+        sparsity_include_decoder_norm=True,
+    )
+
+
 LIBRARIES: dict[str, Callable[[Path], None]] = {
     "dictionary_learning": dictionary_learning,
+    "llamascopium": llamascopium,
     "saelens": saelens,
     "sparsify": sparsify,
 }

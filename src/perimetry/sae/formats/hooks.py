@@ -164,7 +164,7 @@ def _in_block(name: str, hook: str, block: str, family: ModelFamily) -> Place:
     table: dict[str, Place | None] = {
         "hook_resid_pre": Place(block, "input"),
         "hook_resid_post": Place(block, "output", 0),
-        "hook_resid_mid": family.middle and Place(f"{block}.{family.middle}", "input"),
+        "hook_resid_mid": Place(f"{block}.{family.middle}", "input") if family.middle else None,
         "hook_attn_out": (
             Place(f"{block}.{family.attention_added}", "output")
             if family.attention_added
