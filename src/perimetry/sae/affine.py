@@ -219,6 +219,10 @@ class AffineSAE(AbstractSAE):
         """
         return None
 
+    def own_terms(self) -> bool:
+        """Whether `terms` does the work of the common step."""
+        return type(self).terms is not AffineSAE.terms
+
     @abstractmethod
     def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
         """The training rule on dense pre-activations, differentiable: the reference for the sparse step."""

@@ -12,6 +12,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.train.checkpoint import Checkpoint
+from perimetry.train.fused import Fused, fused_step
 from perimetry.train.recipe import TrainConfig
 
 __all__ = ["Trainer", "apply_gradients"]
@@ -85,12 +86,9 @@ class Trainer:
     def advance(self, acts: Acts) -> StepResult:
         """Learn from one batch of raw activations. Errors: `NonFinite` when loss or gradient is no number."""
         config = self.config
-        result = STEPS[config.step](self.sae, acts * self.scale, self.objective(), self.dead())
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
-        norm = apply_gradients(
-            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_rows
-        )
+        result, norm = self._learn(acts * self.scale)
         if not math.isfinite(result.loss + norm):
             raise NonFinite(
                 f"step {self.step}: the loss is {result.loss} and the gradient's norm {norm}; finite numbers are wanted; "
@@ -104,6 +102,21 @@ class Trainer:
             self.average_count += 1
         self.step += 1
         return result
+
+    def _learn(self, rows: Acts) -> Fused:
+        """One update on scaled rows, in one go where that is possible."""
+        config, objective, dead = self.config, self.objective(), self.dead()
+        if config.step == "sparse":
+            fused = fused_step(
+                self.sae, self.optimizer, rows, objective, dead, clip=config.clip, unit_decoder=config.unit_rows
+            )
+            if fused is not None:
+                return fused
+        result = STEPS[config.step](self.sae, rows, objective, dead)
+        norm = apply_gradients(
+            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_rows
+        )
+        return Fused(result, norm)
 
     def state(self) -> Checkpoint:
         """Everything that the next step depends on."""

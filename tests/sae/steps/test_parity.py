@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perimetry.runtime import generator
 from perimetry.sae import ARCHITECTURES, AffineSAE
 from perimetry.sae.affine import Weights, initial_weights
-from perimetry.sae.steps import products, sparse
+from perimetry.sae.steps import native, products, sparse
 from perimetry.sae.steps.auto import dense_step
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.sparse import sparse_step
@@ -66,9 +66,11 @@ def compare(sae: AffineSAE, acts: torch.Tensor, dead: torch.Tensor | None, objec
         assert found.smallest == pytest.approx(wanted.smallest, rel=1e-4, abs=1e-6)
 
 
-@pytest.fixture(params=["by entries", "by dense chunks"])
+@pytest.fixture(params=["by kernels", "by entries", "by dense chunks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "DENSE_ABOVE", 2.0 if request.param == "by entries" else -1.0)
+    monkeypatch.setattr(products, "DENSE_ABOVE", -1.0 if request.param == "by dense chunks" else 2.0)
+    if request.param != "by kernels":
+        monkeypatch.setattr(native, "usable", lambda *_: False)
     monkeypatch.setattr(products, "CHUNK_ELEMENTS", 16 * N)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perimetry.axes import Latents
+from perimetry.sae.steps import native
 
 __all__ = ["Active", "ByColumn", "flat_nonzero", "stack_rows"]
 
@@ -98,6 +99,9 @@ class Active(NamedTuple):
             counts = torch.bincount(self.columns, minlength=self.width)
             offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
             return ByColumn(order, self.rows()[order], offsets)
+        if native.usable(self.values) and self.columns.is_contiguous() and self.offsets.is_contiguous():
+            order, rows, starts = native.by_column(self.offsets, self.columns, self.width)
+            return ByColumn(order, rows, starts)
         places = np.arange(self.entries, dtype=np.int64)
         matrix = scipy.sparse.csr_matrix(
             (places, self.columns.numpy(), self.offsets.numpy()), shape=(self.tokens, self.width)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from perimetry.axes import Acts, Decoder
+from perimetry.sae.steps import native
 from perimetry.sae.steps.active import Active, ByColumn
 
 __all__ = ["CHUNK_ELEMENTS", "DENSE_ABOVE", "chunk_rows", "decode", "row_chunks", "sampled", "transposed"]
@@ -49,6 +50,8 @@ def decode(active: Active, weights: Decoder) -> Acts:
         return out
     if not active.entries:
         return weights.new_zeros(active.tokens, weights.shape[1])
+    if native.usable(active.values, weights):
+        return native.decode(active.offsets, active.columns, active.values, weights)
     return embedding_bag(active.columns, weights, active.offsets[:-1], mode="sum", per_sample_weights=active.values)
 
 
@@ -65,6 +68,8 @@ def transposed(active: Active, order: ByColumn | None, upstream: Acts) -> Decode
     if not active.entries:
         return upstream.new_zeros(active.width, upstream.shape[1])
     order = order or active.by_column()
+    if native.usable(active.values, upstream):
+        return native.transposed(order.offsets, order.order, order.rows, active.values, upstream)
     return embedding_bag(
         order.rows, upstream, order.offsets[:-1], mode="sum", per_sample_weights=active.values[order.order]
     )
@@ -82,6 +87,8 @@ def sampled(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, "
             flat = part.rows() * part.width + part.columns
             torch.take(upstream[start:stop] @ weights.T, flat, out=out[low : low + part.entries])
         return out
+    if native.usable(active.values, upstream, weights):
+        return native.sampled(active.offsets, active.columns, upstream, weights)
     if upstream.device.type == "cpu":
         empty = _csr(active.replace(torch.zeros_like(active.values)))
         return torch.sparse.sampled_addmm(empty, upstream, weights.T, beta=0.0).values()

@@ -16,7 +16,18 @@ from perimetry.axes import Acts, Encoder, LatentBias, Latents
 from perimetry.sae.steps.active import Active, flat_nonzero, stack_rows
 from perimetry.sae.steps.products import row_chunks
 
-__all__ = ["AboveCut", "BatchTopK", "Collector", "PreActivations", "TopK", "Window", "collect", "top_k_rows"]
+__all__ = [
+    "AboveCut",
+    "BatchTopK",
+    "Collector",
+    "Cut",
+    "PreActivations",
+    "TopK",
+    "Window",
+    "collect",
+    "collect_dense",
+    "top_k_rows",
+]
 
 SAMPLE_ROWS = 32
 
@@ -60,8 +71,31 @@ class Collector(ABC):
         """The entries of all chunks; None asks for another pass over the product."""
 
 
+class Cut(Collector):
+    """Keeps entries by their value alone, so that it can be served from any list of entries that holds enough of them."""
+
+    @abstractmethod
+    def floor(self) -> Tensor:
+        """What an entry must exceed or reach to be of interest: one number, or one a latent; never below 0 for what fires."""
+
+    @abstractmethod
+    def of_entries(self, active: Active) -> Active | None:
+        """What it keeps of entries that hold at least all those above `floor`; None asks for a lower floor."""
+
+
 def collect(pre: PreActivations, collectors: list[Collector]) -> list[Active]:
-    """Run one pass for all collectors, and further ones for those that ask for it."""
+    """The entries of each collector, by the fastest way that gives those of the float32 product."""
+    from perimetry.sae.steps.low import low_collect, low_usable  # late: it is built on the collectors below
+
+    if low_usable(pre, collectors):
+        found = low_collect(pre, collectors)
+        if found is not None:
+            return found
+    return collect_dense(pre, collectors)
+
+
+def collect_dense(pre: PreActivations, collectors: list[Collector]) -> list[Active]:
+    """Run one pass over the whole product for all collectors, and further ones for those that ask for it."""
     for _, chunk in pre.chunks():
         for collector in collectors:
             collector.take(chunk)
@@ -122,16 +156,20 @@ class TopK(Collector):
 
     @override
     def finish(self) -> Active:
-        values, columns = torch.cat(self.values), torch.cat(self.columns)
+        return self.of_rows(torch.cat(self.values), torch.cat(self.columns), self.width)
+
+    @staticmethod
+    def of_rows(values: Tensor, columns: Tensor, width: int) -> Active:
+        """The positive ones of the best k of each token."""
         tokens, k = values.shape
         offsets = torch.arange(0, tokens * k + 1, k, device=values.device)
-        active = Active(offsets, columns.reshape(-1), values.reshape(-1), self.width)
+        active = Active(offsets, columns.reshape(-1), values.reshape(-1), width)
         positive = active.values > 0
         return active if bool(positive.all()) else active.keep(positive)
 
 
 @final
-class AboveCut(Collector):
+class AboveCut(Cut):
     """Every pre-activation strictly above its cut: one number, or one a latent. Entries at or below 0 never fire."""
 
     def __init__(self, cut: Tensor) -> None:
@@ -146,9 +184,17 @@ class AboveCut(Collector):
     def finish(self) -> Active:
         return stack_rows(self.parts)
 
+    @override
+    def floor(self) -> Tensor:
+        return self.cut
+
+    @override
+    def of_entries(self, active: Active) -> Active:
+        return active.keep(active.values > (self.cut if self.cut.ndim == 0 else self.cut[active.columns]))
+
 
 @final
-class Window(Collector):
+class Window(Cut):
     """Every pre-activation nearer than half a bandwidth to its cut, firing or not."""
 
     def __init__(self, cut: Tensor, bandwidth: float) -> None:
@@ -163,9 +209,18 @@ class Window(Collector):
     def finish(self) -> Active:
         return stack_rows(self.parts)
 
+    @override
+    def floor(self) -> Tensor:
+        return self.cut - self.half
+
+    @override
+    def of_entries(self, active: Active) -> Active:
+        cut = self.cut if self.cut.ndim == 0 else self.cut[active.columns]
+        return active.keep((active.values - cut).abs() < self.half)
+
 
 @final
-class BatchTopK(Collector):
+class BatchTopK(Cut):
     """The `k * tokens` largest positive pre-activations of the whole batch; ties go to the first token, lowest latent.
 
     A first cut is guessed from a few rows. It is only a filter: were fewer entries above it than wanted, another pass
@@ -194,6 +249,17 @@ class BatchTopK(Collector):
     def finish(self) -> Active | None:
         active = stack_rows(self.parts)
         self.parts = []
+        return self._largest(active)
+
+    @override
+    def floor(self) -> Tensor:
+        return torch.tensor(self.cut)
+
+    @override
+    def of_entries(self, active: Active) -> Active | None:
+        return self._largest(active.keep(active.values > self.cut))
+
+    def _largest(self, active: Active) -> Active | None:
         if active.entries <= self.wanted:
             if self.cut == 0 or active.entries == self.wanted:
                 return active

@@ -13,18 +13,19 @@ A selected latent whose value is 0 is not active and gets no gradient.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perimetry.axes import Acts
 from perimetry.sae.affine import AffineSAE
+from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Objective, StepResult, Terms
+from perimetry.sae.steps.base import Forward, Objective, Penalty, StepResult, Terms
 from perimetry.sae.steps.products import decode, sampled, transposed
 from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
 from perimetry.sae.terms.smooth import smooth_term
 
-__all__ = ["aux_count", "aux_weight", "sparse_step"]
+__all__ = ["Plain", "attempt", "aux_count", "aux_weight", "gather", "plain_forward", "share", "sparse_step"]
 
 
 class _Aux(NamedTuple):
@@ -51,7 +52,7 @@ def aux_weight(weight: float, d_model: int, n_dead: int) -> float:
     return weight * min(1.0, 2 * n_dead / d_model)
 
 
-def _aux(active: Active, residual: Acts, decoder: Tensor, weight: float) -> _Aux | None:
+def attempt(active: Active, residual: Acts, decoder: Tensor, weight: float) -> _Aux | None:
     """The dead latents' attempt at the residual, which is a constant here, over the residual's variance."""
     variance = float((residual - residual.mean(0)).square().sum()) / residual.shape[0]
     if variance == 0:
@@ -84,40 +85,77 @@ class _Gradients:
         return {"W_enc": self.encoder, "W_dec": self.decoder, "b_enc": self.bias, "b_dec": b_dec}
 
 
-def _collect(
+def gather(
     sae: AffineSAE, pre: PreActivations, objective: Objective, dead: Tensor
 ) -> tuple[list[Active], Active | None]:
+    """The entries of the architecture's collectors, and those of the dead latents that the auxiliary loss reads."""
     collectors: list[Collector] = sae.collectors(pre, objective)
+    # An architecture that makes its own pass over the product asks for none here.
+    found = collect(pre, collectors) if collectors else []
     if not dead.numel():
-        # An architecture that makes its own pass over the product asks for none here.
-        return (collect(pre, collectors) if collectors else []), None
-    found = collect(pre, [*collectors, TopK(aux_count(sae.d_model, dead.numel()), dead)])
-    return found[:-1], found[-1]
+        return found, None
+    # The dead latents are a dictionary of their own: columns of the result are positions in `dead`.
+    among = PreActivations(pre.acts, pre.W_enc[dead], pre.b_enc[dead])
+    return found, collect(among, [TopK(aux_count(sae.d_model, dead.numel()))])[0]
 
 
-def _plain(sae: AffineSAE, found: list[Active], centred: Acts, target: Acts, objective: Objective) -> Terms:
-    """Squared error of the whole reconstruction, plus the architecture's penalty."""
-    active, decoder, tokens = found[0], sae.W_dec.detach(), target.shape[0]
-    residual = target - decode(active, decoder) - sae.b_dec.detach()
-    upstream = residual * (-2 / tokens)
-    delta = sampled(active, upstream, decoder)
+class Plain(NamedTuple):
+    """A batch under squared error of the whole reconstruction plus the architecture's penalty, up to the entries."""
+
+    active: Active
+    """Entries that fire, with their codes."""
+    delta: Float[Tensor, " entry"]
+    """Gradient with respect to the codes."""
+    upstream: Acts
+    """Gradient with respect to the reconstruction: -2 / tokens times the residual."""
+    error: float
+    """Sum of the squared error."""
+    penalty: Penalty
+    """The sparsity term and its further gradients."""
+    further: float
+    """Further terms, weighted."""
+
+    @property
+    def residual(self) -> Acts:
+        """Target less reconstruction."""
+        return self.upstream * (-self.active.tokens / 2)
+
+
+def plain_forward(sae: AffineSAE, found: list[Active], target: Acts, objective: Objective) -> Plain:
+    """What every step does between the selection and the gradients of the weights."""
+    active, decoder, scale = found[0], sae.W_dec.detach(), -2 / target.shape[0]
+    bias = sae.b_dec.detach()
+    if active.density <= products.DENSE_ABOVE and native.usable(active.values, decoder, bias, target):
+        places = active.offsets, active.columns, active.values
+        upstream, delta, error = native.residual(*places, decoder, bias, target, scale)
+    else:
+        upstream = target - decode(active, decoder) - bias
+        error = float(upstream.square().sum())
+        upstream *= scale
+        delta = sampled(active, upstream, decoder)
     smooth = smooth_term(active, objective.smooth)
     if smooth is not None:
         delta = delta + smooth.towards(active)
     penalty = sae.penalty(Forward(active, found[1] if len(found) > 1 else None, upstream, smooth), objective)
     if penalty.values is not None:
         delta = delta + penalty.values
-    order, codes = active.by_column(), active.replace(delta)
+    return Plain(active, delta, upstream, error, penalty, 0.0 if smooth is None else smooth.loss)
+
+
+def _plain(sae: AffineSAE, found: list[Active], centred: Acts, target: Acts, objective: Objective) -> Terms:
+    """All terms and gradients of a batch without an auxiliary loss."""
+    plain = plain_forward(sae, found, target, objective)
+    order, codes = plain.active.by_column(), plain.active.replace(plain.delta)
     return Terms(
-        active=active,
-        residual=residual,
-        reconstruction=float(residual.square().sum()) / tokens,
-        upstream=upstream,
-        W_dec=transposed(active, order, upstream),
+        active=plain.active,
+        residual=plain.residual,
+        reconstruction=plain.error / target.shape[0],
+        upstream=plain.upstream,
+        W_dec=transposed(plain.active, order, plain.upstream),
         W_enc=transposed(codes, order, centred),
-        b_enc=codes.column_sums(delta),
-        penalty=penalty,
-        further=0.0 if smooth is None else smooth.loss,
+        b_enc=codes.column_sums(plain.delta),
+        penalty=plain.penalty,
+        further=plain.further,
     )
 
 
@@ -133,11 +171,11 @@ def sparse_step(
     among = dead.nonzero()[:, 0] if dead is not None and wanted else torch.zeros(0, dtype=torch.int64)
     rows = rows.to(sae.W_dec.dtype)
     target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
-    found, aux_active = _collect(sae, pre, objective, among)
+    found, aux_active = gather(sae, pre, objective, among)
     terms = sae.terms(found, pre, target, objective) or _plain(sae, found, pre.acts, target, objective)
     gradients = _Gradients(sae, pre.acts, terms)
     weight = aux_weight(objective.aux, sae.d_model, among.numel())
-    aux = None if aux_active is None else _aux(aux_active, terms.residual, sae.W_dec.detach()[among], weight)
+    aux = None if aux_active is None else attempt(aux_active, terms.residual, sae.W_dec.detach()[among], weight)
     if aux is not None:
         gradients.dead(aux, among)
     result, active = gradients.finish(terms.upstream), terms.active
@@ -148,7 +186,7 @@ def sparse_step(
         reconstruction=terms.reconstruction,
         sparsity=terms.penalty.loss,
         aux=0.0 if aux is None else aux.loss,
-        fvu=_share(float(terms.residual.square().sum()), target),
+        fvu=share(float(terms.residual.square().sum()), target),
         l0=active.entries / active.tokens,
         fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
         smallest=float(active.values.min()) if active.entries else None,
@@ -156,6 +194,7 @@ def sparse_step(
     )
 
 
-def _share(error: float, acts: Acts) -> float:
+def share(error: float, acts: Acts) -> float:
+    """A summed squared error as a share of the variance of `acts`; 0 where that has none."""
     total = float((acts - acts.mean(0)).square().sum())
     return error / total if total > 0 else 0.0

@@ -1,0 +1,177 @@
+"""The compiled kernels, on tensors. Each has a twin in torch operations that gives the same numbers.
+
+They take contiguous float32 tensors of the CPU; `usable` says whether some tensors are that and the kernels are there.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from perimetry.sae.steps.native.build import compiled
+
+__all__ = [
+    "Candidates",
+    "Refined",
+    "Update",
+    "above",
+    "by_column",
+    "candidates",
+    "decode",
+    "refine",
+    "residual",
+    "sampled",
+]
+__all__ += ["transposed", "update", "usable"]
+
+LONG = ctypes.c_int64
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels are there and can read these tensors."""
+    good = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+    return good and compiled() is not None
+
+
+def _call(name: str, *arguments: Any) -> None:
+    library = compiled()
+    assert library is not None, "usable() comes first"
+    raw = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
+    function = library[name]
+    function.restype = ctypes.c_int
+    if name in RETURNS and function(*raw):
+        raise MemoryError(f"{name}: no memory for its scratch space")
+    if name not in RETURNS:
+        function(*raw)
+
+
+RETURNS = {"pm_candidates", "pm_refine", "pm_above", "pm_by_column", "pm_transposed", "pm_update"}
+
+
+class Candidates(NamedTuple):
+    """The best bf16 scores of some rows."""
+
+    columns: Tensor
+    """(row, m) int32; the first `counts` of a row are set."""
+    scores: Tensor
+    """(row, m) bf16 scores."""
+    counts: Tensor
+    """Candidates of each row, int32."""
+
+
+class Refined(NamedTuple):
+    """The exact top k among candidates."""
+
+    columns: Tensor
+    """(row, k) int64, best first."""
+    values: Tensor
+    """(row, k) float32, 0 where fewer are positive."""
+    doubt: Tensor
+    """Rows whose selection the bf16 scores leave in doubt."""
+
+
+def candidates(scores: Tensor, m: int) -> Candidates:
+    """The `m` largest positive scores of each row of a contiguous bf16 (row, latent) matrix."""
+    rows, width = scores.shape
+    assert scores.dtype == torch.bfloat16, "scores in bf16"
+    assert scores.is_contiguous(), "scores row by row"
+    found = Candidates(
+        torch.empty(rows, m, dtype=torch.int32),
+        torch.empty(rows, m, dtype=torch.bfloat16),
+        torch.empty(rows, dtype=torch.int32),
+    )
+    _call("pm_candidates", scores, LONG(rows), LONG(width), LONG(m), *found)
+    return found
+
+
+def refine(acts: Tensor, weights: Tensor, bias: Tensor, found: Candidates, k: int, sigmas: float) -> Refined:
+    """Exact float32 scores of the candidates, and the k largest positive ones of each row."""
+    (rows, d), m = acts.shape, found.columns.shape[1]
+    out = Refined(torch.empty(rows, k, dtype=torch.int64), torch.empty(rows, k), torch.empty(rows, dtype=torch.bool))
+    sizes = [LONG(rows), LONG(d), LONG(m), LONG(k)]
+    _call("pm_refine", acts, weights, bias, *sizes, ctypes.c_double(sigmas), *found, *out)
+    return out
+
+
+def above(scores: Tensor, cut: Tensor, cuts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets, columns and bf16 scores (as float32) of what reaches `cut` of its row (plus `cuts` of its column)."""
+    rows, width = scores.shape
+    counts = torch.empty(rows, dtype=torch.int64)
+    sizes = [LONG(rows), LONG(width)]
+    by_column = ctypes.c_void_p(None) if cuts is None else cuts
+    nothing = ctypes.c_void_p(None)
+    _call("pm_above", scores, *sizes, cut, by_column, nothing, counts, nothing, nothing)
+    offsets = torch.zeros(rows + 1, dtype=torch.int64)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    columns = torch.empty(int(offsets[-1]), dtype=torch.int64)
+    values = torch.empty(columns.shape[0])
+    _call("pm_above", scores, *sizes, cut, by_column, offsets, nothing, columns, values)
+    return offsets, columns, values
+
+
+def decode(offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """For each row the sum of value times weight row."""
+    rows, d = offsets.shape[0] - 1, weights.shape[1]
+    out = torch.empty(rows, d)
+    _call("pm_decode", offsets, columns, values, weights, LONG(rows), LONG(d), out)
+    return out
+
+
+def sampled(offsets: Tensor, columns: Tensor, upstream: Tensor, weights: Tensor) -> Tensor:
+    """For each entry the inner product of its upstream row and its weight row."""
+    out = torch.empty(columns.shape[0])
+    rows, d = upstream.shape
+    _call("pm_sampled", offsets, columns, upstream, weights, LONG(rows), LONG(d), out)
+    return out
+
+
+def residual(
+    offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor, bias: Tensor, target: Tensor, scale: float
+) -> tuple[Tensor, Tensor, float]:
+    """Upstream gradient (`scale` times the residual), its products at the entries, and the summed squared error."""
+    rows, d = target.shape
+    upstream, delta = torch.empty(rows, d), torch.empty(columns.shape[0])
+    errors = torch.empty(rows, dtype=torch.float64)
+    sizes = [LONG(rows), LONG(d), ctypes.c_float(scale)]
+    _call("pm_residual", offsets, columns, values, weights, bias, target, *sizes, upstream, delta, errors)
+    return upstream, delta, float(errors.sum())
+
+
+def by_column(offsets: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Order, row and starts of the entries by latent."""
+    order, row_of = torch.empty_like(columns), torch.empty_like(columns)
+    starts = torch.empty(width + 1, dtype=torch.int64)
+    _call("pm_by_column", offsets, columns, LONG(offsets.shape[0] - 1), LONG(width), order, row_of, starts)
+    return order, row_of, starts
+
+
+def transposed(starts: Tensor, order: Tensor, row_of: Tensor, values: Tensor, upstream: Tensor) -> Tensor:
+    """For each latent the sum over its entries of value times upstream row."""
+    width, d = starts.shape[0] - 1, upstream.shape[1]
+    out = torch.empty(width, d)
+    _call("pm_transposed", starts, order, row_of, values, upstream, LONG(width), LONG(d), out)
+    return out
+
+
+def _pointers(names: Sequence[str]) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+class Update(ctypes.Structure):
+    """Arguments of `update`; the fields are those of the C structure of that name."""
+
+    _fields_ = (
+        *_pointers(("starts", "order", "row_of", "values", "delta", "upstream", "inputs")),
+        *((name, LONG) for name in ("width", "d_in", "d_out", "tokens")),
+        *_pointers(("W_enc", "W_dec", "enc_m", "enc_v", "dec_m", "dec_v")),
+        ("unit_decoder", LONG),
+        *_pointers(("norms", "path", "bias")),
+        *((name, ctypes.c_float) for name in ("clip", "beta1", "beta2", "step_size", "correction", "eps")),
+    )
+
+
+def update(arguments: Update, *, apply: bool) -> None:
+    """Norms of the gradients, or the gradients again and Adam with them."""
+    _call("pm_update", ctypes.byref(arguments), LONG(int(apply)))

@@ -1,0 +1,500 @@
+/* The sparse training step on the CPU: selection among bf16 products, exact fp32 values, products of the active entries,
+   gradients by latent, and Adam fused with them.
+
+   Every sum has a fixed order: rows and latents are summed by one thread each, totals over fixed blocks of latents, so
+   that no result depends on the number of threads. Compiled on first use for the processor at hand; the torch operations
+   beside it give the same results and take its place where no compiler is found. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+#define BLOCK 256
+#define LANES 32
+#define SPAN 64
+
+typedef int64_t i64;
+
+static inline float from_bf16(int16_t bits) {
+    uint32_t wide = (uint32_t)(uint16_t)bits << 16;
+    float out;
+    memcpy(&out, &wide, 4);
+    return out;
+}
+
+static inline uint16_t to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+static inline float dot(const float *a, const float *b, i64 d) {
+    float s = 0;
+#pragma omp simd reduction(+ : s)
+    for (i64 i = 0; i < d; i++) s += a[i] * b[i];
+    return s;
+}
+
+/* Four products with one vector at once: a single chain of additions would wait for itself. */
+static inline void dot4(const float *x, const float *a, const float *b, const float *c, const float *e, i64 d, float *out) {
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (i64 i = 0; i < d; i++) {
+        s0 += x[i] * a[i];
+        s1 += x[i] * b[i];
+        s2 += x[i] * c[i];
+        s3 += x[i] * e[i];
+    }
+    out[0] = s0, out[1] = s1, out[2] = s2, out[3] = s3;
+}
+
+static inline void fetch(const float *row, i64 d) {
+    for (i64 i = 0; i < d; i += 16) __builtin_prefetch(row + i, 0, 2);
+}
+
+#define DEFINE_DOTS(NAME, INDEX)                                                                                        \
+    static void NAME(const float *x, const float *W, const INDEX *ids, i64 count, i64 d, float *out) {                  \
+        i64 j = 0;                                                                                                      \
+        for (; j + 4 <= count; j += 4) {                                                                                \
+            for (i64 n = j + 4; n < j + 8 && n < count; n++) fetch(W + (i64)ids[n] * d, d);                             \
+            dot4(x, W + (i64)ids[j] * d, W + (i64)ids[j + 1] * d, W + (i64)ids[j + 2] * d, W + (i64)ids[j + 3] * d, d,  \
+                 out + j);                                                                                              \
+        }                                                                                                               \
+        for (; j < count; j++) out[j] = dot(x, W + (i64)ids[j] * d, d);                                                 \
+    }
+DEFINE_DOTS(dots32, int32_t)
+DEFINE_DOTS(dots64, i64)
+
+static inline void axpy(float *out, float a, const float *x, i64 d) {
+#pragma omp simd
+    for (i64 i = 0; i < d; i++) out[i] += a * x[i];
+}
+
+static inline void axpy4(float *out, const float *a, const float *w, const float *x, const float *y, const float *z, i64 d) {
+    float a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3];
+#pragma omp simd
+    for (i64 i = 0; i < d; i++) out[i] += a0 * w[i] + a1 * x[i] + a2 * y[i] + a3 * z[i];
+}
+
+static void gather(float *out, const float *W, const i64 *ids, const float *values, i64 count, i64 d) {
+    i64 j = 0;
+    memset(out, 0, d * sizeof(float));
+    for (; j + 4 <= count; j += 4) {
+        for (i64 n = j + 4; n < j + 8 && n < count; n++) fetch(W + ids[n] * d, d);
+        axpy4(out, values + j, W + ids[j] * d, W + ids[j + 1] * d, W + ids[j + 2] * d, W + ids[j + 3] * d, d);
+    }
+    for (; j < count; j++) axpy(out, values[j], W + ids[j] * d, d);
+}
+
+/* ---- selection ---------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t rank_key(int16_t score, i64 column) {
+    return ((uint64_t)(uint16_t)score << 32) | (uint32_t)(0xffffffffu - (uint32_t)column);
+}
+
+/* Moves the `keep` largest keys to the front, in no order. */
+static void partition_keys(uint64_t *keys, i64 count, i64 keep) {
+    i64 low = 0, high = count - 1;
+    while (low < high) {
+        uint64_t pivot = keys[low + (high - low) / 2];
+        i64 i = low, j = high;
+        while (i <= j) {
+            while (keys[i] > pivot) i++;
+            while (keys[j] < pivot) j--;
+            if (i <= j) {
+                uint64_t swap = keys[i];
+                keys[i] = keys[j], keys[j] = swap;
+                i++, j--;
+            }
+        }
+        if (keep - 1 <= j)
+            high = j;
+        else if (keep - 1 >= i)
+            low = i;
+        else
+            return;
+    }
+}
+
+static int16_t largest_at(int16_t *values, i64 count, i64 rank) {
+    i64 low = 0, high = count - 1;
+    while (low < high) {
+        int16_t pivot = values[low + (high - low) / 2];
+        i64 i = low, j = high;
+        while (i <= j) {
+            while (values[i] > pivot) i++;
+            while (values[j] < pivot) j--;
+            if (i <= j) {
+                int16_t swap = values[i];
+                values[i] = values[j], values[j] = swap;
+                i++, j--;
+            }
+        }
+        if (rank <= j)
+            high = j;
+        else if (rank >= i)
+            low = i;
+        else
+            break;
+    }
+    return values[rank];
+}
+
+/* Positions with score >= cut (as bits; cut > 0, so that bits of positive numbers compare as numbers). */
+static i64 positions_above(const int16_t *row, i64 width, int16_t cut, int32_t *out) {
+    i64 found = 0, i = 0;
+#ifdef __AVX512BW__
+    const __m512i bound = _mm512_set1_epi16(cut);
+    for (; i + LANES <= width; i += LANES) {
+        uint32_t mask = _mm512_cmpge_epi16_mask(_mm512_loadu_si512(row + i), bound);
+        while (mask) {
+            out[found++] = (int32_t)(i + __builtin_ctz(mask));
+            mask &= mask - 1;
+        }
+    }
+#endif
+    for (; i < width; i++)
+        if (row[i] >= cut) out[found++] = (int32_t)i;
+    return found;
+}
+
+/* A value that at least `m` positions reach, from maxima of disjoint groups; 1 (the least positive) where none is. */
+static int16_t lower_bound_of_top(const int16_t *row, i64 width, i64 m, int16_t *maxima) {
+    i64 groups = 0, i = 0;
+    for (; i + LANES * SPAN <= width; i += LANES * SPAN, groups += LANES) {
+        int16_t best[LANES];
+        memcpy(best, row + i, sizeof best);
+        for (i64 s = 1; s < SPAN; s++) {
+            const int16_t *part = row + i + s * LANES;
+#pragma omp simd
+            for (int l = 0; l < LANES; l++) best[l] = part[l] > best[l] ? part[l] : best[l];
+        }
+        memcpy(maxima + groups, best, sizeof best);
+    }
+    for (; i < width; i += 16, groups++) {
+        int16_t best = row[i];
+        for (i64 s = i + 1; s < width && s < i + 16; s++) best = row[s] > best ? row[s] : best;
+        maxima[groups] = best;
+    }
+    if (m > groups) return 1;
+    int16_t cut = largest_at(maxima, groups, m - 1);
+    return cut < 1 ? 1 : cut;
+}
+
+/* The `m` largest positive scores of each row of bf16 scores: candidates of the top k. */
+EXPORT int pm_candidates(const int16_t *scores, i64 rows, i64 width, i64 m, int32_t *columns, int16_t *values, int32_t *counts) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        int16_t *maxima = malloc((width / 16 + LANES + 1) * sizeof(int16_t));
+        int32_t *places = malloc(width * sizeof(int32_t));
+        uint64_t *keys = malloc(width * sizeof(uint64_t));
+        if (!maxima || !places || !keys) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                const int16_t *row = scores + r * width;
+                i64 found = positions_above(row, width, lower_bound_of_top(row, width, m, maxima), places);
+                for (i64 j = 0; j < found; j++) keys[j] = rank_key(row[places[j]], places[j]);
+                if (found > m) {
+                    partition_keys(keys, found, m);
+                    found = m;
+                }
+                counts[r] = (int32_t)found;
+                for (i64 j = 0; j < found; j++) {
+                    columns[r * m + j] = (int32_t)(0xffffffffu - (uint32_t)keys[j]);
+                    values[r * m + j] = (int16_t)(keys[j] >> 32);
+                }
+            }
+        }
+        free(maxima), free(places), free(keys);
+    }
+    return failed;
+}
+
+/* Exact scores of the candidates, the k largest positive ones in order (equal ones by column), and whether the bf16
+   scores leave a doubt: the k-th exact score must clear the best score outside the candidates by `sigmas` times the
+   root mean square of exact minus bf16. */
+EXPORT int pm_refine(const float *x, const float *W, const float *bias, i64 rows, i64 d, i64 m, i64 k, double sigmas,
+                     const int32_t *columns, const int16_t *scores, const int32_t *counts, i64 *out_columns, float *out_values,
+                     uint8_t *doubt) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        float *exact = malloc(m * sizeof(float));
+        int32_t *order = malloc(m * sizeof(int32_t));
+        if (!exact || !order) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                const int32_t *ids = columns + r * m;
+                i64 count = counts[r], kept = 0;
+                dots32(x + r * d, W, ids, count, d, exact);
+                double squares = 0;
+                float outside = 0;
+                for (i64 j = 0; j < count; j++) {
+                    float score = from_bf16(scores[r * m + j]);
+                    exact[j] += bias[ids[j]];
+                    double gap = (double)exact[j] - score;
+                    squares += gap * gap;
+                    if (count == m && (j == 0 || score < outside)) outside = score;
+                }
+                for (i64 j = 0; j < count; j++) {
+                    if (!(exact[j] > 0)) continue;
+                    i64 at = kept < k ? kept : k;
+                    while (at > 0 && (exact[order[at - 1]] < exact[j] ||
+                                      (exact[order[at - 1]] == exact[j] && ids[order[at - 1]] > ids[j])))
+                        at--;
+                    if (at >= k) continue;
+                    if (kept < k) kept++;
+                    for (i64 s = kept - 1; s > at; s--) order[s] = order[s - 1];
+                    order[at] = (int32_t)j;
+                }
+                float last = kept == k ? exact[order[k - 1]] : 0;
+                doubt[r] = !(last - outside > sigmas * sqrt(squares / (count ? count : 1)));
+                for (i64 j = 0; j < k; j++) {
+                    out_columns[r * k + j] = j < kept ? ids[order[j]] : 0;
+                    out_values[r * k + j] = j < kept ? exact[order[j]] : 0;
+                }
+            }
+        }
+        free(exact), free(order);
+    }
+    return failed;
+}
+
+/* How many scores of each row lie above its own cut plus that of the column (cut_columns may be null). */
+static inline i64 row_above(const int16_t *row, i64 width, float cut, const float *cuts, int32_t *out) {
+    if (!cuts) {
+        uint16_t bits = to_bf16(cut);
+        return positions_above(row, width, cut <= 0 || bits == 0 ? 1 : (int16_t)bits, out);
+    }
+    i64 found = 0;
+    for (i64 i = 0; i < width; i += SPAN) {
+        i64 stop = i + SPAN < width ? i + SPAN : width;
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (i64 j = i; j < stop; j++) any |= from_bf16(row[j]) >= cuts[j] + cut;
+        if (!any) continue;
+        for (i64 j = i; j < stop; j++)
+            if (from_bf16(row[j]) >= cuts[j] + cut) out[found++] = (int32_t)j;
+    }
+    return found;
+}
+
+/* Columns whose bf16 score reaches cut[row] (+ cuts[column]); `counts` first, the caller sums them up, then `columns`. */
+EXPORT int pm_above(const int16_t *scores, i64 rows, i64 width, const float *cut, const float *cuts, const i64 *offsets,
+                    i64 *counts, i64 *columns, float *values) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        int32_t *places = malloc(width * sizeof(int32_t));
+        if (!places) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                i64 found = row_above(scores + r * width, width, cut[r], cuts, places);
+                if (counts) counts[r] = found;
+                if (!offsets) continue;
+                for (i64 j = 0; j < found; j++) {
+                    columns[offsets[r] + j] = places[j];
+                    values[offsets[r] + j] = from_bf16(scores[r * width + places[j]]);
+                }
+            }
+        }
+        free(places);
+    }
+    return failed;
+}
+
+/* ---- products of the active entries ------------------------------------------------------------------------------- */
+
+EXPORT void pm_decode(const i64 *offsets, const i64 *columns, const float *values, const float *W, i64 rows, i64 d, float *out) {
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < rows; r++)
+        gather(out + r * d, W, columns + offsets[r], values + offsets[r], offsets[r + 1] - offsets[r], d);
+}
+
+EXPORT void pm_sampled(const i64 *offsets, const i64 *columns, const float *U, const float *W, i64 rows, i64 d, float *out) {
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < rows; r++)
+        dots64(U + r * d, W, columns + offsets[r], offsets[r + 1] - offsets[r], d, out + offsets[r]);
+}
+
+/* Reconstruction, its error, the upstream gradient `scale` times the residual, and its products with the decoder rows,
+   while those rows are still in the cache. */
+EXPORT void pm_residual(const i64 *offsets, const i64 *columns, const float *values, const float *W, const float *bias,
+                        const float *target, i64 rows, i64 d, float scale, float *upstream, float *delta, double *errors) {
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < rows; r++) {
+        float *out = upstream + r * d;
+        const float *y = target + r * d;
+        i64 from = offsets[r], count = offsets[r + 1] - offsets[r];
+        gather(out, W, columns + from, values + from, count, d);
+        double error = 0;
+#pragma omp simd reduction(+ : error)
+        for (i64 i = 0; i < d; i++) {
+            float gap = y[i] - bias[i] - out[i];
+            error += (double)gap * gap;
+            out[i] = gap * scale;
+        }
+        errors[r] = error;
+        dots64(out, W, columns + from, count, d, delta + from);
+    }
+}
+
+/* The entries ordered by latent, rows ascending within a latent: a counting sort over blocks of rows. */
+EXPORT int pm_by_column(const i64 *offsets, const i64 *columns, i64 rows, i64 width, i64 *order, i64 *row_of, i64 *starts) {
+    memset(starts, 0, (width + 1) * sizeof(i64));
+    for (i64 e = 0; e < offsets[rows]; e++) starts[columns[e] + 1]++;
+    for (i64 c = 0; c < width; c++) starts[c + 1] += starts[c];
+    i64 *next = malloc(width * sizeof(i64));
+    if (!next) return 1;
+    memcpy(next, starts, width * sizeof(i64));
+    for (i64 r = 0; r < rows; r++)
+        for (i64 e = offsets[r]; e < offsets[r + 1]; e++) {
+            i64 at = next[columns[e]]++;
+            order[at] = e;
+            row_of[at] = r;
+        }
+    free(next);
+    return 0;
+}
+
+/* Rows of U added up by the entries of each latent. */
+EXPORT int pm_transposed(const i64 *starts, const i64 *order, const i64 *row_of, const float *values, const float *U, i64 width,
+                         i64 d, float *out) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        i64 room = 0;
+        float *mine = NULL;
+#pragma omp for schedule(dynamic, BLOCK)
+        for (i64 c = 0; c < width; c++) {
+            i64 from = starts[c], count = starts[c + 1] - from;
+            if (count > room) {
+                free(mine);
+                room = 2 * count;
+                mine = malloc(room * sizeof(float));
+            }
+            if (count && !mine) {
+                room = 0;
+#pragma omp atomic write
+                failed = 1;
+                continue;
+            }
+            for (i64 j = 0; j < count; j++) mine[j] = values[order[from + j]];
+            gather(out + c * d, U, row_of + from, mine, count, d);
+        }
+        free(mine);
+    }
+    return failed;
+}
+
+/* ---- gradients and update in one ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const i64 *starts, *order, *row_of;
+    const float *values, *delta; /* code and its gradient, by entry */
+    const float *upstream;       /* rows that the decoder's gradient adds up */
+    const float *inputs;         /* rows that the encoder's gradient adds up; row modulo `tokens` */
+    i64 width, d_in, d_out, tokens;
+    float *W_enc, *W_dec;
+    float *enc_m, *enc_v, *dec_m, *dec_v;
+    i64 unit_decoder;
+    double *norms;   /* one a block */
+    double *path;    /* (blocks, d_in): sum of bias gradient times encoder row */
+    float *bias;     /* gradient of the encoder bias */
+    float clip;      /* factor put on every gradient */
+    float beta1, beta2, step_size, correction, eps;
+} Update;
+
+static inline void adam(float *p, float *m, float *v, const float *g, i64 n, const Update *u) {
+    const float b1 = u->beta1, b2 = u->beta2, c1 = 1 - b1, c2 = 1 - b2;
+    const float clip = u->clip, step = u->step_size, fix = u->correction, eps = u->eps;
+#pragma omp simd
+    for (i64 i = 0; i < n; i++) {
+        float gradient = g[i] * clip;
+        m[i] = b1 * m[i] + c1 * gradient;
+        v[i] = b2 * v[i] + c2 * gradient * gradient;
+        p[i] -= step * m[i] / (sqrtf(v[i]) / fix + eps);
+    }
+}
+
+/* `apply` 0: norms, path and bias gradients only; 1: the same gradients again, given to Adam at once. Making them twice
+   costs less than the memory that they would fill. */
+EXPORT int pm_update(const Update *u, i64 apply) {
+    const i64 blocks = (u->width + BLOCK - 1) / BLOCK;
+    int failed = 0;
+#pragma omp parallel
+    {
+        i64 room = 0;
+        float *z = NULL, *e = NULL;
+        i64 *rows = NULL;
+        float *gd = malloc(u->d_out * sizeof(float)), *ge = malloc(u->d_in * sizeof(float));
+#pragma omp for schedule(dynamic, 1)
+        for (i64 block = 0; block < blocks; block++) {
+            double norm = 0, *path = u->path + block * u->d_in;
+            i64 stop = (block + 1) * BLOCK < u->width ? (block + 1) * BLOCK : u->width;
+            if (!apply) memset(path, 0, u->d_in * sizeof(double));
+            for (i64 c = block * BLOCK; c < stop; c++) {
+                i64 from = u->starts[c], count = u->starts[c + 1] - from;
+                if (count > room) {
+                    room = 2 * count;
+                    free(z), free(e), free(rows);
+                    z = malloc(room * sizeof(float)), e = malloc(room * sizeof(float)), rows = malloc(room * sizeof(i64));
+                }
+                if (!gd || !ge || (count && (!z || !e || !rows))) {
+                    room = 0;
+#pragma omp atomic write
+                    failed = 1;
+                    break;
+                }
+                float *w_dec = u->W_dec + c * u->d_out, *w_enc = u->W_enc + c * u->d_in;
+                if (apply || count) {
+                    float gb = 0;
+                    for (i64 j = 0; j < count; j++) {
+                        i64 at = u->order[from + j];
+                        z[j] = u->values[at], e[j] = u->delta[at], gb += e[j];
+                        i64 row = u->row_of[from + j];
+                        rows[j] = row >= u->tokens ? row - u->tokens : row;
+                    }
+                    gather(gd, u->upstream, u->row_of + from, z, count, u->d_out);
+                    gather(ge, u->inputs, rows, e, count, u->d_in);
+                    if (u->unit_decoder && count) axpy(gd, -dot(gd, w_dec, u->d_out), w_dec, u->d_out);
+                    if (!apply) {
+                        norm += (double)dot(gd, gd, u->d_out) + dot(ge, ge, u->d_in);
+                        u->bias[c] = gb;
+                        for (i64 i = 0; i < u->d_in; i++) path[i] += (double)gb * w_enc[i];
+                    }
+                } else {
+                    u->bias[c] = 0;
+                }
+                if (!apply) continue;
+                adam(w_enc, u->enc_m + c * u->d_in, u->enc_v + c * u->d_in, ge, u->d_in, u);
+                adam(w_dec, u->dec_m + c * u->d_out, u->dec_v + c * u->d_out, gd, u->d_out, u);
+                if (u->unit_decoder) {
+                    float size = sqrtf(dot(w_dec, w_dec, u->d_out));
+                    float inverse = 1.0f / (size > 1.17549435e-38f ? size : 1.17549435e-38f);
+#pragma omp simd
+                    for (i64 i = 0; i < u->d_out; i++) w_dec[i] *= inverse;
+                }
+            }
+            if (!apply) u->norms[block] = norm;
+        }
+        free(z), free(e), free(rows), free(gd), free(ge);
+    }
+    return failed;
+}

@@ -1,0 +1,207 @@
+"""A step whose gradients never lie in memory: they are made row by row, twice, and go straight into Adam.
+
+The first time gives their norm, which clipping needs, the second time the update. Making a row again costs less than
+writing, reading and clearing two matrices as large as the weights, and the step needs no memory for them.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from perimetry.axes import Acts
+from perimetry.sae.affine import AffineSAE
+from perimetry.sae.base import AbstractSAE
+from perimetry.sae.steps import native, products
+from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.base import Objective, StepResult
+from perimetry.sae.steps.sparse import Plain, attempt, aux_weight, gather, plain_forward, share
+
+__all__ = ["Fused", "fused_step"]
+
+MATRICES = ("W_enc", "W_dec")
+BLOCK = 256
+"""Latents whose norms are summed together; that of the kernel."""
+
+
+class Fused(NamedTuple):
+    """A step that has been taken."""
+
+    result: StepResult
+    """Losses and counts; `gradients` holds those of the vectors only."""
+    norm: float
+    """Norm of the whole gradient before clipping."""
+
+
+class _Entries(NamedTuple):
+    """All that reaches the weights, the auxiliary loss as further rows below the batch."""
+
+    active: Active
+    delta: Tensor
+    upstream: Acts
+
+
+def _applies(sae: AbstractSAE, optimizer: torch.optim.Optimizer) -> bool:
+    if not isinstance(sae, AffineSAE) or sae.own_terms():
+        return False
+    group = optimizer.param_groups[0]
+    plain = isinstance(optimizer, torch.optim.Adam) and not (group["amsgrad"] or group["weight_decay"])
+    trained = [p for name, p in sae.named_parameters() if name in MATRICES]
+    return plain and all(p.requires_grad for p in trained) and native.usable(*(p.detach() for p in trained))
+
+
+def _with_aux(plain: Plain, aux: Active | None, upstream: Acts | None, among: Tensor, decoder: Tensor) -> _Entries:
+    active, delta = plain.active, plain.delta
+    if aux is None or upstream is None:
+        return _Entries(active, delta, plain.upstream)
+    columns = among[aux.columns]
+    towards = native.sampled(aux.offsets, columns, upstream, decoder)
+    whole = Active(
+        torch.cat([active.offsets, aux.offsets[1:] + active.entries]),
+        torch.cat([active.columns, columns]),
+        torch.cat([active.values, aux.values]),
+        active.width,
+    )
+    return _Entries(whole, torch.cat([delta, towards]), torch.cat([plain.upstream, upstream]))
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    state = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+    return state
+
+
+class _Scratch(NamedTuple):
+    """Results of the first pass."""
+
+    norms: Tensor
+    path: Tensor
+    bias: Tensor
+
+
+def _arguments(
+    sae: AffineSAE, optimizer: torch.optim.Optimizer, entries: _Entries, inputs: Acts, scratch: _Scratch, unit: bool
+) -> native.Update:
+    order = entries.active.by_column()
+    encoder, decoder = _moments(optimizer, sae.W_enc), _moments(optimizer, sae.W_dec)
+    group = optimizer.param_groups[0]
+    beta1, beta2 = group["betas"]
+    steps = int(encoder["step"]) + 1
+    held = {
+        "starts": order.offsets,
+        "order": order.order,
+        "row_of": order.rows,
+        "values": entries.active.values,
+        "delta": entries.delta,
+        "upstream": entries.upstream,
+        "inputs": inputs,
+        "W_enc": sae.W_enc.detach(),
+        "W_dec": sae.W_dec.detach(),
+        "enc_m": encoder["exp_avg"],
+        "enc_v": encoder["exp_avg_sq"],
+        "dec_m": decoder["exp_avg"],
+        "dec_v": decoder["exp_avg_sq"],
+    } | scratch._asdict()
+    arguments = native.Update(
+        width=sae.d_sae,
+        d_in=sae.W_enc.shape[1],
+        d_out=sae.W_dec.shape[1],
+        tokens=inputs.shape[0],
+        unit_decoder=int(unit),
+        clip=1.0,
+        beta1=beta1,
+        beta2=beta2,
+        step_size=group["lr"] / (1 - beta1**steps),
+        correction=math.sqrt(1 - beta2**steps),
+        eps=group["eps"],
+    )
+    for name, tensor in held.items():
+        setattr(arguments, name, tensor.data_ptr())
+    arguments.held = held  # the structure holds bare addresses: this keeps the tensors alive as long as it lives
+    return arguments
+
+
+@torch.no_grad()
+def fused_step(
+    sae: AbstractSAE,
+    optimizer: torch.optim.Optimizer,
+    rows: Acts,
+    objective: Objective,
+    dead: Bool[Tensor, " d_sae"],
+    *,
+    clip: float,
+    unit_decoder: bool,
+) -> Fused | None:
+    """One step of training on scaled rows: as the exact step followed by `apply_gradients`, to rounding.
+
+    None where the kernels are missing, or the architecture does more than they know; nothing is changed then.
+    """
+    if not _applies(sae, optimizer):
+        return None
+    assert isinstance(sae, AffineSAE), "only affine architectures apply"
+    among = dead.nonzero()[:, 0] if objective.aux > 0 else dead.new_zeros(0, dtype=torch.int64)
+    target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
+    found, aux_active = gather(sae, pre, objective, among)
+    if found[0].density > products.DENSE_ABOVE or not native.usable(found[0].values, target, pre.acts):
+        return None
+    plain = plain_forward(sae, found, target, objective)
+    if plain.penalty.gradients.keys() & set(MATRICES):
+        return None
+    decoder = sae.W_dec.detach()
+    weight = aux_weight(objective.aux, sae.d_model, among.numel())
+    aux = None if aux_active is None else attempt(aux_active, plain.residual, decoder[among], weight)
+    entries = _with_aux(plain, aux_active, None if aux is None else aux.upstream, among, decoder)
+
+    blocks = -(-sae.d_sae // BLOCK)
+    scratch = _Scratch(
+        torch.empty(blocks, dtype=torch.float64),
+        torch.empty(blocks, pre.acts.shape[1], dtype=torch.float64),
+        torch.empty(sae.d_sae),
+    )
+    arguments = _arguments(sae, optimizer, entries, pre.acts, scratch, unit_decoder)
+    native.update(arguments, apply=False)
+    vectors = _vectors(sae, plain, scratch)
+    norm = math.sqrt(float(scratch.norms.sum()) + sum(float(g.double().square().sum()) for g in vectors.values()))
+    factor = clip / norm if norm > clip else 1.0
+    result = _result(sae, plain, target, 0.0 if aux is None else aux.loss, vectors)
+    if math.isfinite(norm + result.loss):
+        arguments.clip = factor
+        native.update(arguments, apply=True)
+        for name in MATRICES:
+            optimizer.state[getattr(sae, name)]["step"] += 1
+        for name, gradient in vectors.items():
+            getattr(sae, name).grad = gradient * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        sae.after_update()
+    return Fused(result, norm)
+
+
+def _vectors(sae: AffineSAE, plain: Plain, scratch: _Scratch) -> dict[str, Tensor]:
+    b_dec = plain.upstream.sum(0)
+    if sae.subtract_b_dec:
+        b_dec = b_dec - scratch.path.sum(0).float()
+    found = {"b_enc": scratch.bias, "b_dec": b_dec}
+    for name, extra in plain.penalty.gradients.items():
+        found[name] = found[name] + extra if name in found else extra
+    return found
+
+
+def _result(sae: AffineSAE, plain: Plain, target: Acts, aux: float, vectors: dict[str, Tensor]) -> StepResult:
+    active = plain.active
+    return StepResult(
+        gradients=vectors,
+        reconstruction=plain.error / target.shape[0],
+        sparsity=plain.penalty.loss,
+        aux=aux,
+        fvu=share(plain.error, target),
+        l0=active.entries / active.tokens,
+        fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
+        smallest=float(active.values.min()) if active.entries else None,
+        further=plain.further,
+    )
