@@ -1,7 +1,7 @@
 """What a record means, in NumPy float64: the second implementation that readers and references are held to."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def vectors(case: str) -> Vectors:
     return Vectors(*(found[name].astype(np.float64) for name in Vectors._fields))
 
 
-def number(tensor: object) -> Array:
+def number(tensor: Any) -> Array:
     return np.asarray(tensor, dtype=np.float64)
 
 
@@ -47,13 +47,13 @@ def top_k(pre: Array, k: int) -> Array:
 def gate(record: Record, product: Array) -> Array:
     rule = record.gate
     if isinstance(rule, GatedGate):
-        on = product + number(rule.b_gate) > 0
-        return on * np.maximum(np.exp(number(rule.r_mag)) * product + number(rule.b_mag), 0)
+        magnitude = np.maximum(np.exp(number(rule.r_mag)) * product + number(rule.b_mag), 0)
+        return np.where(product + number(rule.b_gate) > 0, magnitude, 0)
     pre = product + number(record.b_enc)
     if isinstance(rule, ReLUGate):
         return np.maximum(pre, 0)
     if isinstance(rule, JumpReLUGate):
-        return np.maximum(pre, 0) * (pre > number(rule.threshold))
+        return np.where(pre > number(rule.threshold), np.maximum(pre, 0), 0)
     if isinstance(rule, BatchTopKGate):
         return pre * (pre > rule.threshold)
     assert isinstance(rule, TopKGate)
