@@ -4,6 +4,7 @@ An architecture is added by one file that derives from `AffineSAE` (or from `Abs
 """
 
 from perimetry.sae.affine import AffineSAE, Weights, initial_weights
+from perimetry.sae.archetypal import ArchetypalSAE
 from perimetry.sae.base import AbstractSAE, Codes, CountMode, SAEOutput
 from perimetry.sae.batchtopk import BatchTopKSAE
 from perimetry.sae.gated import GatedSAE
@@ -20,6 +21,7 @@ __all__ = [
     "ARCHITECTURES",
     "AbstractSAE",
     "AffineSAE",
+    "ArchetypalSAE",
     "BatchTopKSAE",
     "Codes",
     "CountMode",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: dict[str, type[AbstractSAE]] = {
+    "archetypal": ArchetypalSAE,
     "batchtopk": BatchTopKSAE,
     "gated": GatedSAE,
     "hierarchical": HierarchicalTopKSAE,

@@ -16,10 +16,22 @@ from perimetry.errors import CorruptArtifact, WidthMismatch
 from perimetry.sae.affine import order_codes
 from perimetry.sae.base import AbstractSAE, Codes, SAEState
 from perimetry.sae.steps.active import Active, ByColumn
+from perimetry.sae.steps.base import Losses
 from perimetry.sae.steps.products import DENSE_ABOVE, decode, sampled, transposed
 from perimetry.sae.steps.sparse import aux_weight
 
-__all__ = ["Places", "codes_of", "combine", "decode_codes", "explain", "nothing", "place", "products_at", "tensors_of"]
+__all__ = [
+    "Places",
+    "codes_of",
+    "combine",
+    "decode_codes",
+    "explain",
+    "losses_of",
+    "nothing",
+    "place",
+    "products_at",
+    "tensors_of",
+]
 
 
 class Places(NamedTuple):
@@ -127,6 +139,22 @@ def decode_codes(codes: Codes, weights: Decoder, bias: ModelBias | None = None) 
     values = codes.values.reshape(-1).to(weights.dtype)
     found = decode(Active(offsets, codes.indices.reshape(-1), values, codes.width).keep(values != 0), weights.detach())
     return found if bias is None else found + bias.detach()
+
+
+def losses_of(
+    residual: Acts, fires: Int[Tensor, " entry"], width: int, penalty: Tensor | None = None, aux: Tensor | None = None
+) -> Losses:
+    """The losses of a batch with squared error; `fires` is the latent of every entry that is not 0."""
+    loss = residual.square().sum(1).mean()
+    none = loss.new_zeros(())
+    return Losses(
+        reconstruction=loss,
+        sparsity=none if penalty is None else penalty,
+        aux=none if aux is None else aux,
+        error=float(residual.detach().square().sum()),
+        l0=fires.shape[0] / residual.shape[0],
+        fired=torch.bincount(fires, minlength=width) > 0,
+    )
 
 
 def tensors_of(sae: AbstractSAE, state: SAEState, *settings: str) -> dict[str, Tensor]:

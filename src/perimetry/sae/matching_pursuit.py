@@ -18,7 +18,7 @@ from perimetry.axes import Acts, Decoder, ModelBias
 from perimetry.errors import ConfigError
 from perimetry.sae.affine import initial_weights
 from perimetry.sae.base import AutogradSAE, Codes, CountMode, Defaults, Options, SAEState, Start
-from perimetry.sae.entries import codes_of, decode_codes, explain, nothing, place, products_at, tensors_of
+from perimetry.sae.entries import codes_of, decode_codes, explain, losses_of, nothing, place, products_at, tensors_of
 from perimetry.sae.pursuit import PursuitRule, entries_of, pursue, pursue_rows, residual_of
 from perimetry.sae.steps.active import Active, stack_rows
 from perimetry.sae.steps.base import Losses, Objective
@@ -88,9 +88,8 @@ class MatchingPursuitSAE(AutogradSAE):
         pursued = pursue(centred.detach(), self.W_dec.detach(), self.rule)
         residual = residual_of(centred, self.W_dec, pursued, self.rule)
         active = entries_of(pursued.choices, rows.shape[0], self.W_dec.detach())
-        fired = torch.bincount(active.columns, minlength=self.d_sae) > 0
         aux = self._revive(pursued.residual, active, dead, objective.aux)
-        return _losses(residual, aux, active.entries, fired)
+        return losses_of(residual, active.columns, self.d_sae, aux=aux)
 
     def _revive(self, residual: Acts, active: Active, dead: Bool[Tensor, " d_sae"], weight: float) -> Tensor:
         among = dead.nonzero()[:, 0]
@@ -128,7 +127,7 @@ class MatchingPursuitSAE(AutogradSAE):
                 going = going & ((codes != 0) != before).any(1)
         unused = (residual.detach() @ self.W_dec.T) * (codes == 0)
         aux = dense_aux(unused, residual, self.W_dec, dead, objective.aux)
-        return _losses(residual, aux, int((codes != 0).sum()), (codes != 0).any(0))
+        return losses_of(residual, codes.nonzero()[:, 1], self.d_sae, aux=aux)
 
     @torch.no_grad()
     @override
@@ -182,15 +181,3 @@ class MatchingPursuitSAE(AutogradSAE):
     def tiny(cls) -> "MatchingPursuitSAE":
         weights = initial_weights(8, 32, seed=0)
         return cls(weights.W_dec, torch.linspace(-0.2, 0.2, 8), PursuitRule(4))
-
-
-def _losses(residual: Acts, aux: Tensor, entries: int, fired: Bool[Tensor, " d_sae"]) -> Losses:
-    loss = residual.square().sum(1).mean()
-    return Losses(
-        reconstruction=loss,
-        sparsity=loss.new_zeros(()),
-        aux=aux,
-        error=float(residual.detach().square().sum()),
-        l0=entries / residual.shape[0],
-        fired=fired,
-    )

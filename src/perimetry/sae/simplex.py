@@ -16,7 +16,7 @@ from typing_extensions import override
 from perimetry.axes import Acts, Decoder, Encoder, Latents, PerToken
 from perimetry.errors import ConfigError, WidthMismatch
 from perimetry.sae.base import AutogradSAE, Codes, SAEState
-from perimetry.sae.entries import codes_of, combine, decode_codes, nothing, place, products_at, tensors_of
+from perimetry.sae.entries import codes_of, combine, decode_codes, losses_of, nothing, place, products_at, tensors_of
 from perimetry.sae.steps.active import Active, flat_nonzero, stack_rows
 from perimetry.sae.steps.base import Losses, Objective
 from perimetry.sae.steps.select import PreActivations
@@ -207,7 +207,7 @@ class SimplexSAE(AutogradSAE):
         if objective.sparsity > 0:
             distances = acts.square().sum(1)[active.rows()] - 2 * products + squares
             penalty = objective.sparsity * (values * distances).sum() / rows.shape[0]
-        return _losses(residual, penalty, active.columns[values.detach() > 0], self.d_sae)
+        return losses_of(residual, active.columns[values.detach() > 0], self.d_sae, penalty)
 
     @abstractmethod
     def scores_at(self, products: Float[Tensor, " entry"], squares: Float[Tensor, " entry"]) -> Float[Tensor, " entry"]:
@@ -218,7 +218,7 @@ class SimplexSAE(AutogradSAE):
         acts, target = self.inputs(rows), self.targets(rows)
         codes = sparsemax(self.dense_scores(acts))
         penalty = objective.sparsity * (codes * self.distances(acts)).sum(1).mean()
-        return _losses(target - codes @ self.W_dec, penalty, codes.detach().nonzero()[:, 1], self.d_sae)
+        return losses_of(target - codes @ self.W_dec, codes.detach().nonzero()[:, 1], self.d_sae, penalty)
 
     def distances(self, acts: Acts) -> Latents:
         """Squared distance of each token to each prototype, dense."""
@@ -244,15 +244,3 @@ class SimplexSAE(AutogradSAE):
         sae = cls(Prototypes(torch.zeros(shape), torch.zeros(shape), 1.0))
         sae.load_state_dict(tensors_of(sae, state))
         return sae
-
-
-def _losses(residual: Acts, penalty: Tensor, fires: Tensor, width: int) -> Losses:
-    loss = residual.square().sum(1).mean()
-    return Losses(
-        reconstruction=loss,
-        sparsity=penalty,
-        aux=loss.new_zeros(()),
-        error=float(residual.detach().square().sum()),
-        l0=fires.shape[0] / residual.shape[0],
-        fired=torch.bincount(fires, minlength=width) > 0,
-    )
