@@ -56,7 +56,7 @@ def _drawn(record: Record, rows: int, source: torch.Generator) -> Acts:
     return (centre + (sizes * unit[picks]).sum(1) + noise).float()
 
 
-def _gaussian(real: Acts, rows: int, source: torch.Generator) -> Acts:
+def _gaussian(real: Acts, rows: int, source: torch.Generator) -> Tensor:
     """Gaussian rows of the mean and covariance of `real`: random mixtures of its centred rows."""
     centred = real - real.mean(0)
     mix = torch.randn(rows, real.shape[0], generator=source) / max(1, real.shape[0] - 1) ** 0.5
@@ -76,7 +76,7 @@ def _cuts(record: Record) -> Tensor | None:
     return -bias
 
 
-def _probes(record: Record, starts: Acts) -> Acts:
+def _probes(record: Record, starts: Acts) -> Tensor:
     """Rows moved along encoder directions until a latent, or the k-th rank, lies just above or just below its edge."""
     encoder = (record.W_dec if record.W_enc is None else record.W_enc).double()
     rows: list[Tensor] = []

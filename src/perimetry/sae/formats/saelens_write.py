@@ -84,6 +84,9 @@ def _metadata(sae: AbstractSAE, details: Mapping[str, Any], info: SAEInfo) -> di
 
 
 def _kind_name(architecture: str, state: SAEState) -> str | None:
+    if state.settings.get("select_by_norm"):
+        # The cut is of p times the decoder norm, which no kind at inference there knows.
+        return None
     if architecture == "transcoder":
         return TRANSCODERS.get((str(state.settings.get("gate")), "W_skip" in state.tensors))
     return EXPORT_NAMES.get(architecture)
