@@ -15,6 +15,7 @@ from perimetry.sae.matryoshka import MatryoshkaSAE
 from perimetry.sae.spade import SpaDESAE
 from perimetry.sae.sparsemax import SparsemaxSAE
 from perimetry.sae.standard import StandardSAE
+from perimetry.sae.temporal import TemporalSAE
 from perimetry.sae.topk import TopKSAE
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SpaDESAE",
     "SparsemaxSAE",
     "StandardSAE",
+    "TemporalSAE",
     "TopKSAE",
     "Weights",
     "initial_weights",
@@ -50,6 +52,7 @@ ARCHITECTURES: dict[str, type[AbstractSAE]] = {
     "spade": SpaDESAE,
     "sparsemax": SparsemaxSAE,
     "standard": StandardSAE,
+    "temporal": TemporalSAE,
     "topk": TopKSAE,
 }
 """Name -> class."""
