@@ -17,7 +17,7 @@ from perimetry.sae.affine import order_codes
 from perimetry.sae.base import AbstractSAE, Codes, SAEState
 from perimetry.sae.steps.active import Active, ByColumn
 from perimetry.sae.steps.base import Losses
-from perimetry.sae.steps.products import DENSE_ABOVE, decode, sampled, transposed
+from perimetry.sae.steps.products import decode, dense_above, sampled, transposed
 from perimetry.sae.steps.sparse import aux_weight
 
 __all__ = [
@@ -45,7 +45,7 @@ class Places(NamedTuple):
 
 def place(active: Active) -> Places:
     """The places of some entries; make it once where several products share them."""
-    return Places(active, active.by_column() if active.entries and active.density <= DENSE_ABOVE else None)
+    return Places(active, active.by_column() if active.entries and active.density <= dense_above() else None)
 
 
 class _ProductsAt(Function):

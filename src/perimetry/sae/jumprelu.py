@@ -22,6 +22,7 @@ from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults, Options
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
+from perimetry.sae.steps.gates import CountGate, gate_pass, much_fires
 from perimetry.sae.steps.products import sampled
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, Window
 from perimetry.sae.steps.tanh import TanhPass, dense_tanh
@@ -87,6 +88,7 @@ class JumpReLUSAE(AffineSAE):
     architecture: ClassVar[str] = "jumprelu"
     count_mode: ClassVar[CountMode] = "free"
     defaults: ClassVar[Defaults] = MODES[None]
+    anneals_k: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = JumpReLUOptions
 
     def __init__(
@@ -137,6 +139,8 @@ class JumpReLUSAE(AffineSAE):
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
         theta = self.threshold.detach()
         if self.mode != "tanh":
+            if objective.smooth is None and much_fires(pre, theta - objective.bandwidth / 2):
+                return []
             return [AboveCut(theta), Window(theta, objective.bandwidth)]
         # The contrast couples all tokens, so that their codes must be known before the pass over them.
         return [] if objective.smooth is None else [AboveCut(theta)]
@@ -144,7 +148,11 @@ class JumpReLUSAE(AffineSAE):
     @override
     def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:
         if self.mode != "tanh":
-            return None
+            if found:
+                return None
+            mode = self.mode or objective.l0_loss
+            gate = CountGate(self.threshold.detach(), objective, mode, target.shape[0])
+            return gate_pass(pre, target, self.W_dec.detach(), self.b_dec.detach(), gate)
         smooth = smooth_term(found[0], objective.smooth) if found else None
         return TanhPass(self.W_dec.detach(), self.threshold.detach(), objective, smooth).run(
             pre, target, self.b_dec.detach()

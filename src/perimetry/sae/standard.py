@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from perimetry.axes import Latents
+from perimetry.axes import Acts, Latents
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
-from perimetry.sae.steps.base import Forward, Objective, Penalty
+from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
+from perimetry.sae.steps.gates import AbsoluteGate, gate_pass, much_fires
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 
 __all__ = ["StandardSAE"]
@@ -38,7 +40,16 @@ class StandardSAE(AffineSAE):
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
-        return [AboveCut(pre.b_enc.new_zeros(()))]
+        cut = pre.b_enc.new_zeros(())
+        return [] if objective.smooth is None and much_fires(pre, cut) else [AboveCut(cut)]
+
+    @override
+    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:
+        if found:
+            return None
+        decoder = self.W_dec.detach()
+        gate = AbsoluteGate(decoder, objective.sparsity, target.shape[0])
+        return gate_pass(pre, target, decoder, self.b_dec.detach(), gate)
 
     @override
     def penalty(self, forward: Forward, objective: Objective) -> Penalty:

@@ -17,7 +17,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, StepResult
-from perimetry.sae.steps.sparse import Plain, attempt, aux_weight, gather, plain_forward, share
+from perimetry.sae.steps.sparse import Plain, attempt, aux_weight, gather, plain_forward, share, summarise
 
 __all__ = ["Fused", "fused_step"]
 
@@ -147,7 +147,7 @@ def fused_step(
     among = dead.nonzero()[:, 0] if objective.aux > 0 else dead.new_zeros(0, dtype=torch.int64)
     target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
     found, aux_active = gather(sae, pre, objective, among)
-    if found[0].density > products.DENSE_ABOVE or not native.usable(found[0].values, target, pre.acts):
+    if not found or found[0].density > products.dense_above() or not native.usable(found[0].values, target, pre.acts):
         return None
     plain = plain_forward(sae, found, target, objective)
     if plain.penalty.gradients.keys() & set(MATRICES):
@@ -168,7 +168,7 @@ def fused_step(
     vectors = _vectors(sae, plain, scratch)
     norm = math.sqrt(float(scratch.norms.sum()) + sum(float(g.double().square().sum()) for g in vectors.values()))
     factor = clip / norm if norm > clip else 1.0
-    result = _result(sae, plain, target, 0.0 if aux is None else aux.loss, vectors)
+    result = _result(plain, target, 0.0 if aux is None else aux.loss, vectors)
     if math.isfinite(norm + result.loss):
         arguments.clip = factor
         native.update(arguments, apply=True)
@@ -192,16 +192,16 @@ def _vectors(sae: AffineSAE, plain: Plain, scratch: _Scratch) -> dict[str, Tenso
     return found
 
 
-def _result(sae: AffineSAE, plain: Plain, target: Acts, aux: float, vectors: dict[str, Tensor]) -> StepResult:
-    active = plain.active
+def _result(plain: Plain, target: Acts, aux: float, vectors: dict[str, Tensor]) -> StepResult:
+    summary = summarise(plain.active)
     return StepResult(
         gradients=vectors,
         reconstruction=plain.error / target.shape[0],
         sparsity=plain.penalty.loss,
         aux=aux,
         fvu=share(plain.error, target),
-        l0=active.entries / active.tokens,
-        fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
-        smallest=float(active.values.min()) if active.entries else None,
+        l0=summary.l0,
+        fired=summary.fired,
+        smallest=summary.smallest,
         further=plain.further,
     )

@@ -8,7 +8,18 @@ from torch import Tensor
 from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents
 from perimetry.sae.steps.active import Active
 
-__all__ = ["Forward", "L0Loss", "Losses", "Objective", "Penalty", "Smooth", "SmoothTerm", "StepResult", "Terms"]
+__all__ = [
+    "Forward",
+    "L0Loss",
+    "Losses",
+    "Objective",
+    "Penalty",
+    "Smooth",
+    "SmoothTerm",
+    "StepResult",
+    "Summary",
+    "Terms",
+]
 
 L0Loss = Literal["target", "step", "token"]
 """`target`: (mean L0 / target - 1) squared; `step`: the mean L0 itself; `token`: 2 / target times the mean of (L0 of the token -
@@ -131,6 +142,17 @@ class SmoothTerm(Protocol):
         ...
 
 
+class Summary(NamedTuple):
+    """What the loop must know of the codes of a batch, where they were never listed one by one."""
+
+    l0: float
+    """Mean active count."""
+    fired: Bool[Tensor, " d_sae"]
+    """Latents with a value different from 0 at one token or more."""
+    smallest: float | None
+    """Smallest positive value; None when nothing fired."""
+
+
 class Terms(NamedTuple):
     """What an architecture makes of a batch: its loss terms but the auxiliary one, and their gradients."""
 
@@ -152,6 +174,8 @@ class Terms(NamedTuple):
     """The sparsity term; its gradients are added to the others."""
     further: float = 0.0
     """Further terms, weighted."""
+    summary: Summary | None = None
+    """Of the codes, where `active` does not hold them."""
 
 
 class Penalty(NamedTuple):

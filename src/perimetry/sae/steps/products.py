@@ -16,13 +16,28 @@ from torch.nn.functional import embedding_bag
 from perimetry.axes import Acts, Decoder
 from perimetry.sae.steps import native
 from perimetry.sae.steps.active import Active, ByColumn
+from perimetry.sae.steps.costs import crossover
 
-__all__ = ["CHUNK_ELEMENTS", "DENSE_ABOVE", "chunk_rows", "decode", "row_chunks", "sampled", "transposed"]
+__all__ = [
+    "CHUNK_ELEMENTS",
+    "DENSE_ABOVE",
+    "chunk_rows",
+    "decode",
+    "dense_above",
+    "row_chunks",
+    "sampled",
+    "transposed",
+]
 
 CHUNK_ELEMENTS = 2**23
 """Elements of one dense chunk (32 MiB in float32): larger ones leave the cache, smaller ones starve the product."""
-DENSE_ABOVE = 1 / 12
-"""Density above which dense chunks beat gathers; measured on two cores at widths 4608 and 16384."""
+DENSE_ABOVE: float | None = None
+"""Density above which dense chunks beat gathers; None is what was measured of this host."""
+
+
+def dense_above() -> float:
+    """Density above which dense chunks beat gathers on this host."""
+    return crossover() if DENSE_ABOVE is None else DENSE_ABOVE
 
 
 def chunk_rows(width: int) -> int:
@@ -43,7 +58,7 @@ def row_chunks(tokens: int, width: int) -> Iterator[tuple[int, int]]:
 
 def decode(active: Active, weights: Decoder) -> Acts:
     """Rows of `weights` added up by the entries of each token: the matrix times `weights`."""
-    if active.density > DENSE_ABOVE:
+    if active.density > dense_above():
         out = weights.new_empty(active.tokens, weights.shape[1])
         for start, stop in row_chunks(active.tokens, active.width):
             torch.mm(active.chunk(start, stop).dense(), weights, out=out[start:stop])
@@ -60,7 +75,7 @@ def transposed(active: Active, order: ByColumn | None, upstream: Acts) -> Decode
 
     `order` is `active.by_column()`, shared by the products of a step; None makes it here where it is needed.
     """
-    if active.density > DENSE_ABOVE:
+    if active.density > dense_above():
         out = upstream.new_zeros(active.width, upstream.shape[1])
         for start, stop in row_chunks(active.tokens, active.width):
             out.addmm_(active.chunk(start, stop).dense().T, upstream[start:stop])
@@ -79,7 +94,7 @@ def sampled(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, "
     """Inner product of the token's upstream row and the latent's weights row, at the entries only."""
     if not active.entries:
         return upstream.new_zeros(0)
-    if active.density > DENSE_ABOVE:
+    if active.density > dense_above():
         out = upstream.new_empty(active.entries)
         for start, stop in row_chunks(active.tokens, active.width):
             part = active.chunk(start, stop)

@@ -20,12 +20,22 @@ from perimetry.axes import Acts
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Objective, Penalty, StepResult, Terms
+from perimetry.sae.steps.base import Forward, Objective, Penalty, StepResult, Summary, Terms
 from perimetry.sae.steps.products import decode, sampled, transposed
 from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
 from perimetry.sae.terms.smooth import smooth_term
 
-__all__ = ["Plain", "attempt", "aux_count", "aux_weight", "gather", "plain_forward", "share", "sparse_step"]
+__all__ = [
+    "Plain",
+    "attempt",
+    "aux_count",
+    "aux_weight",
+    "gather",
+    "plain_forward",
+    "share",
+    "sparse_step",
+    "summarise",
+]
 
 
 class _Aux(NamedTuple):
@@ -125,7 +135,7 @@ def plain_forward(sae: AffineSAE, found: list[Active], target: Acts, objective: 
     """What every step does between the selection and the gradients of the weights."""
     active, decoder, scale = found[0], sae.W_dec.detach(), -2 / target.shape[0]
     bias = sae.b_dec.detach()
-    if active.density <= products.DENSE_ABOVE and native.usable(active.values, decoder, bias, target):
+    if active.density <= products.dense_above() and native.usable(active.values, decoder, bias, target):
         places = active.offsets, active.columns, active.values
         upstream, delta, error = native.residual(*places, decoder, bias, target, scale)
     else:
@@ -181,16 +191,26 @@ def sparse_step(
     result, active = gradients.finish(terms.upstream), terms.active
     for name, extra in terms.penalty.gradients.items():
         result[name] = result[name] + extra if name in result else extra
+    summary = terms.summary or summarise(active)
     return StepResult(
         gradients=result,
         reconstruction=terms.reconstruction,
         sparsity=terms.penalty.loss,
         aux=0.0 if aux is None else aux.loss,
         fvu=share(float(terms.residual.square().sum()), target),
-        l0=active.entries / active.tokens,
-        fired=torch.bincount(active.columns, minlength=sae.d_sae) > 0,
-        smallest=float(active.values.min()) if active.entries else None,
+        l0=summary.l0,
+        fired=summary.fired,
+        smallest=summary.smallest,
         further=terms.further,
+    )
+
+
+def summarise(active: Active) -> Summary:
+    """What the loop must know of the entries of a batch."""
+    return Summary(
+        l0=active.entries / active.tokens,
+        fired=torch.bincount(active.columns, minlength=active.width) > 0,
+        smallest=float(active.values.min()) if active.entries else None,
     )
 
 
