@@ -2,6 +2,9 @@
 
 The pass reads the same packed rows up to the tapped block and throws the result away; the harvest also tokenises,
 packs, drops what does not count, and writes hashed shards to the disk.
+
+With --peers DIR (see `train_step.py`), SAELens reads the same model and the same texts with its `ActivationsStore` by turns
+with the others, in a process of its own: it tokenises, packs and drops the BOS, and throws the result away.
 """
 
 import shutil
@@ -9,9 +12,14 @@ import tempfile
 from collections.abc import Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from _common import finish, parser, ratio, row, runtime_of, spread, take_turns
-from _meters import clean_documents, save_tiny_model
+from _crew import Crew
+from _meters import clean_documents, save_tiny_model, write_documents
+from perimetry import assets
 from perimetry.activations.feed import row_batches
 from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
@@ -19,6 +27,7 @@ from perimetry.activations.prompts import PromptBatch, collate
 from perimetry.activations.store import HarvestConfig, harvest
 from perimetry.activations.tap import Tap
 from perimetry.activations.text import shuffled
+from perimetry.runtime import dtype_name
 
 SINK_NORM = 1e6
 """Fixed beforehand, so that no turn spends time on fitting it."""
@@ -30,14 +39,31 @@ def truncated_pass(tap: Tap, lm: LanguageModel, batches: Sequence[PromptBatch]) 
         tap.read(batch.ids.to(lm.device), batch.attention.to(lm.device))
 
 
+def saelens_job(lm: LanguageModel, layer: int, text: str, config: HarvestConfig, model: str) -> dict[str, Any]:
+    """What SAELens is asked to read."""
+    return {
+        "model": model,
+        "text": text,
+        "layer": layer,
+        "context": config.context,
+        "batch_rows": config.batch_rows,
+        "tokens": config.tokens,
+        "dtype": dtype_name(lm.dtype),
+        "device": str(lm.device),
+    }
+
+
 def main() -> None:
     """Measure and print."""
-    arguments = parser(__doc__).parse_args()
+    found = parser(__doc__)
+    found.add_argument("--peers", type=Path, help="folder of the environments of the other libraries")
+    arguments = found.parse_args()
     tiny, quick = arguments.tiny, arguments.quick
     runtime = runtime_of(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Crew(arguments.peers, torch.get_num_threads()) as crew:
         root = Path(folder)
-        lm = load_language_model(save_tiny_model(root / "model") if tiny else "smollm2-135m-instruct", runtime)
+        model = save_tiny_model(root / "model") if tiny else "smollm2-135m-instruct"
+        lm = load_language_model(model, runtime)
         documents = clean_documents(tiny=tiny)[:4000]
         layer, rows_a_batch = (1, 4) if tiny else (12, 32)
         policy = TokenPolicy(prepend_bos=lm.bos_id is not None, max_norm=SINK_NORM)
@@ -59,14 +85,23 @@ def main() -> None:
             shutil.rmtree(place)
 
         calls = {"truncated pass": lambda: truncated_pass(tap, lm, batches), "harvest": store}
-        seconds = take_turns(calls, arguments.repeats)
         tokens = {"truncated pass": sum(int(b.countable.sum()) for b in batches), "harvest": config.tokens}
-        about = {"model": lm.name, "layer": layer, "context": config.context, "tokens": config.tokens}
-        for_each = {arm: [tokens[arm] / s for s in taken] for arm, taken in seconds.items()}
-        per_token = {arm: [1 / speed for speed in speeds] for arm, speeds in for_each.items()}
-        rows = [row("time_ratio", "harvest", "truncated pass", ratio(per_token, "harvest", "truncated pass"), **about)]
-        rows += [row("tokens_per_s", arm, "", spread(speeds), **about) for arm, speeds in for_each.items()]
-        finish(arguments, "harvest", rows)
+        if arguments.peers is not None:
+            text = write_documents(ordered, root / "texts.jsonl")
+            worker = crew.of("saelens")
+            where = model if tiny else str(assets.path(model))
+            worker.ask("open_reader", arm="saelens", library="saelens", job=saelens_job(lm, layer, text, config, where))
+            tokens["saelens"] = worker.ask("read", arm="saelens")["tokens"]
+            calls["saelens"] = lambda: worker.ask("read", arm="saelens")
+        seconds = take_turns(calls, arguments.repeats)
+        libraries = crew.versions({"saelens": ("sae-lens", "transformer-lens")}) if arguments.peers is not None else {}
+    about = {"model": lm.name, "layer": layer, "context": config.context, "tokens": config.tokens}
+    for_each = {arm: [tokens[arm] / s for s in taken] for arm, taken in seconds.items()}
+    per_token = {arm: [1 / speed for speed in speeds] for arm, speeds in for_each.items()}
+    pairs = [("harvest", "truncated pass"), *([("saelens", "harvest")] if arguments.peers is not None else [])]
+    rows = [row("time_ratio", of, to, ratio(per_token, of, to), **about) for of, to in pairs]
+    rows += [row("tokens_per_s", arm, "", spread(speeds), **about) for arm, speeds in for_each.items()]
+    finish(arguments, "harvest", rows, libraries=libraries)
 
 
 if __name__ == "__main__":

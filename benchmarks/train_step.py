@@ -31,8 +31,8 @@ from _training import train_whole
 from perimetry.sae import ARCHITECTURES
 
 SECTIONS = ("speed", "architectures", "memory", "training")
-PARAMETERS = 4
-"""Parameters, their gradient, and two moments."""
+HELD = 3
+"""Parameters and the two moments of Adam: what a step holds at least, beside the batch."""
 
 
 def rows_of(turns: Turns, size: Size, section: str, architecture: str = "topk") -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def memory(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any
             worker.close()
         about = {"section": "memory", "architecture": architecture, **size._asdict(), "l0": 0.0}
         about |= {"parameter_bytes": found["parameter_bytes"], "batch_bytes": 4 * size.batch * size.d_model}
-        least = PARAMETERS * about["parameter_bytes"] + about["batch_bytes"]
+        least = HELD * about["parameter_bytes"] + about["batch_bytes"]
         method = {"method": found["method"]}
         rows.append(row("peak_bytes", arm, "", spread([float(found["peak_bytes"])]), **about) | method)
         rows.append(row("peak_ratio", arm, "least", spread([found["peak_bytes"] / least]), **about) | method)

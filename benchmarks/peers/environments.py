@@ -47,6 +47,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     found.name: found
     for found in (
         Environment("dictionary_learning", ("torch", "dictionary-learning"), without=("torchvision",)),
+        Environment("saebench", ("torch", "sae-bench"), without=("torchvision",)),
         Environment("saelens", ("torch", "sae-lens")),
         Environment("sparsify", ("torch", "eai-sparsify")),
     )

@@ -108,6 +108,17 @@ class Worker:
             seconds += time.perf_counter() - began
         return {"seconds": seconds, "fvu": self._fvu(one, rows.job)}
 
+    def open_reader(self, arm: str, library: str, job: dict[str, Any]) -> dict[str, Any]:
+        """Make what reads activations of texts: `read_<library>.py`."""
+        self.arms[arm] = importlib.import_module(f"read_{library}").Reader(job)
+        return {}
+
+    def read(self, arm: str) -> dict[str, Any]:
+        """Seconds of one reading, and how many tokens it gave."""
+        began = time.perf_counter()
+        tokens = self.arms[arm].read()
+        return {"seconds": time.perf_counter() - began, "tokens": tokens}
+
     def memory(self, job: dict[str, Any]) -> dict[str, Any]:
         """Peak bytes of a step beyond the libraries, in a process that did nothing else.
 
