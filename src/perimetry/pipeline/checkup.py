@@ -17,7 +17,7 @@ from perimetry.activations.tap import Tap
 from perimetry.assets import Document
 from perimetry.pipeline.training import middle_layer
 from perimetry.runtime import Runtime, dtype_name, fingerprint, native_bf16
-from perimetry.sae.batchtopk import BatchTopKSAE
+from perimetry.sae.steps.costs import crossover, host_costs, predict
 from perimetry.storage import free_bytes
 from perimetry.train import TrainConfig
 from perimetry.train.trainer import Trainer
@@ -31,6 +31,7 @@ SAMPLES = (
 )
 SINK_RATIO = 10.0
 STEP_TOKENS = 2048
+STEP_L0 = (32, 128, 1024)
 
 
 class Check(NamedTuple):
@@ -80,6 +81,7 @@ def run_checkup(model: str, layer: int | None, tokens: int, width: int, runtime:
         "load_seconds": loaded,
         "checks": [check._asdict() for check in checks],
         "estimate": _estimate(lm, where, tokens, width, policy),
+        "step": _step(lm.d_model, width),
         "hardware": fingerprint(),
     }
 
@@ -162,11 +164,25 @@ def _estimate(lm: LanguageModel, layer: int, tokens: int, width: int, policy: To
     }
 
 
+def _step(d_model: int, width: int) -> dict[str, Any]:
+    """The cost model of the training step: rates of this host, and the seconds it predicts for each way."""
+    costs = host_costs()
+    ways = {
+        f"l0_{l0}": predict(costs, STEP_TOKENS, d_model, width, float(l0))._asdict() for l0 in STEP_L0 if l0 <= width
+    }
+    return {
+        "tokens": STEP_TOKENS,
+        "multiply_adds_per_second": {"float32": costs.float32, "bfloat16": costs.bfloat16, "gather": costs.gather},
+        "compiled_kernels": costs.kernels,
+        "dense_above_density": crossover(),
+        "predicted_seconds": ways,
+    }
+
+
 def _train_seconds(d_model: int, width: int, tokens: int) -> float:
     """Time of the optimiser steps for one BatchTopK SAE, from two measured steps."""
     config = TrainConfig(width=width, k=min(32, width), tokens=max(tokens, STEP_TOKENS), batch=STEP_TOKENS)
     trainer = Trainer(config, 1.0, torch.zeros(d_model))
-    assert isinstance(trainer.sae, BatchTopKSAE)
     acts = torch.randn(STEP_TOKENS, d_model, generator=torch.Generator().manual_seed(0)) / d_model**0.5
     trainer.advance(acts)
     began = time.perf_counter()
