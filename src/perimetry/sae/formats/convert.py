@@ -17,9 +17,13 @@ from perimetry.sae.formats.disk import KIND, save_sae
 from perimetry.sae.formats.info import SAEInfo, info_of
 from perimetry.sae.formats.readers import READERS, reader_of
 from perimetry.sae.formats.record import Record
-from perimetry.sae.formats.reference import REFERENCES, Reference
+from perimetry.sae.formats.reference import Reference, saelens_reference
+from perimetry.sae.formats.reference_families import FAMILY_REFERENCES
 
-__all__ = ["Converted", "RealActivations", "convert", "read_foreign"]
+__all__ = ["REFERENCES", "Converted", "RealActivations", "convert", "read_foreign"]
+
+REFERENCES: dict[str, Callable[..., Reference]] = {"saelens": saelens_reference, **FAMILY_REFERENCES}
+"""Family -> its formulas in NumPy, from its files."""
 
 
 class RealActivations(NamedTuple):

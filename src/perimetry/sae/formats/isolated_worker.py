@@ -145,7 +145,7 @@ def flatten(value: Any, prefix: str, tensors: dict[str, Any]) -> Any:
     return str(value)
 
 
-def read_pickle(path: str) -> tuple[dict[str, Any], Any]:
+def read_pickle(path: str, size: int) -> tuple[dict[str, Any], Any]:
     """Tensors and plain values of a pickle that torch's restricted reader takes."""
     import torch
 
@@ -154,6 +154,8 @@ def read_pickle(path: str) -> tuple[dict[str, Any], Any]:
         raise Refused(
             f"torch {torch.__version__} reads pickles unsafely (CVE-2025-32434, CVE-2026-24747); 2.10 is wanted"
         )
+    if zipfile.is_zipfile(path):
+        check_members(path, size)
     tensors: dict[str, Any] = {}
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
@@ -184,12 +186,12 @@ def work(request: Mapping[str, Any]) -> None:
         save_file(read_npz(path, request["members"], request["size"]), os.path.join(out, "tensors.safetensors"))
     else:
         if zipfile.is_zipfile(path):
-            check_members(path, request["size"])
+            check_members(path, request["size"])  # before torch is loaded, which takes seconds
         import torch  # noqa: F401
         from safetensors.torch import save_file
 
         watch(out)
-        tensors, plain = read_pickle(path)
+        tensors, plain = read_pickle(path, request["size"])
         if tensors:
             save_file(tensors, os.path.join(out, "tensors.safetensors"))
     with open(os.path.join(out, "plain.json"), "w", encoding="utf-8") as handle:

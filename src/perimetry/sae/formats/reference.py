@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-__all__ = ["REFERENCES", "Reference", "relu", "saelens_reference", "top_k"]
+__all__ = ["Array", "Reference", "load_doubles", "pursuit", "relu", "saelens_reference", "top_k"]
 
 Array = NDArray[np.float64]
 
@@ -61,7 +61,8 @@ def pursuit(x: Array, rows: Array, threshold: float, most: int, stop_on_duplicat
     return codes
 
 
-def _load(path: Path) -> dict[str, Array]:
+def load_doubles(path: Path) -> dict[str, Array]:
+    """The tensors of a safetensors file in float64."""
     return {name: tensor.double().numpy() for name, tensor in load_file(path).items()}
 
 
@@ -82,7 +83,7 @@ class _SAELens:
 
     def __init__(self, folder: Path, overrides: Mapping[str, Any]) -> None:
         self.c = _flat(json.loads((folder / "cfg.json").read_text(encoding="utf-8")), overrides)
-        self.t = _load(folder / "sae_weights.safetensors")
+        self.t = load_doubles(folder / "sae_weights.safetensors")
         self.kind: str = self.c["architecture"]
         self.norm = self.c["normalize_activations"]
         self.by_norm = bool(self.c.get("rescale_acts_by_decoder_norm")) and "topk" in self.kind
@@ -95,7 +96,7 @@ class _SAELens:
             stored = json.loads(scaler.read_text(encoding="utf-8")) if scaler.is_file() else {}
             self.scale = float({"norm_scaling_factor": stored.get("scaling_factor"), **self.c}["norm_scaling_factor"])
         if self.norm == "covariance_whitening":
-            stats = _load(folder / "activation_whitening.safetensors")
+            stats = load_doubles(folder / "activation_whitening.safetensors")
             self.shift, self.into, self.out = stats["mean"], stats["matrix"], stats["inverse_matrix"]
 
     def before(self, x: Array) -> tuple[Array, Array, Array]:
@@ -168,7 +169,3 @@ def saelens_reference(path: Path, overrides: Mapping[str, Any], *, unsafe_pickle
         made.output,
         made.skip if "W_skip" in made.t else None,
     )
-
-
-REFERENCES: dict[str, Callable[..., Reference]] = {"saelens": saelens_reference}
-"""Family -> its formulas, from its files."""
