@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from perimetry.sae.steps import products
 from perimetry.sae.steps.auto import dense_step
 from perimetry.sae.steps.sparse import sparse_step
 
-UNEVEN = {"fractions": [0.2, 0.05, 0.75], "weights": [0.5, 0.0, 2.0]}
+UNEVEN: dict[str, Any] = {"fractions": [0.2, 0.05, 0.75], "weights": [0.5, 0.0, 2.0]}
 
 
 def nested(seed: int = 0, k: int = 5, n: int = 40, **options: object) -> MatryoshkaSAE:
@@ -24,7 +26,7 @@ def nested(seed: int = 0, k: int = 5, n: int = 40, **options: object) -> Matryos
 @pytest.mark.parametrize("options", [UNEVEN, {"fractions": [1.0]}, {"fractions": [0.5, 0.5], "weights": [1, 3]}])
 @pytest.mark.parametrize("n_dead", [0, 12, 40])
 def test_gradients_equal_dense_autograd(
-    above: float, options: dict[str, object], n_dead: int, monkeypatch: pytest.MonkeyPatch
+    above: float, options: dict[str, Any], n_dead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "DENSE_ABOVE", above)
     acts = batch(50)

@@ -129,6 +129,8 @@ class AbstractSAE(nn.Module, ABC):
     """How it is trained where the recipe does not say otherwise."""
     options_type: ClassVar[type[Options]] = Options
     """The options that it takes."""
+    anneals_k: ClassVar[bool] = False
+    """Whether its training follows the count that `Objective` gives for a step."""
 
     W_dec: nn.Parameter
     """Decoder directions, one row a latent."""

@@ -56,6 +56,7 @@ class BatchTopKSAE(AffineSAE):
     architecture: ClassVar[str] = "batchtopk"
     count_mode: ClassVar[CountMode] = "free"
     defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
+    anneals_k: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = BatchTopKOptions
 
     def __init__(

@@ -92,6 +92,7 @@ class HierarchicalTopKSAE(AffineSAE):
     architecture: ClassVar[str] = "hierarchical"
     count_mode: ClassVar[CountMode] = "fixed"
     defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
+    anneals_k: ClassVar[bool] = True
 
     def __init__(self, weights: Weights, *, k: int, subtract_b_dec: bool = True) -> None:
         super().__init__()

@@ -93,6 +93,7 @@ class MatryoshkaSAE(AffineSAE):
     architecture: ClassVar[str] = "matryoshka"
     count_mode: ClassVar[CountMode] = "free"
     defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
+    anneals_k: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = MatryoshkaOptions
 
     def __init__(

@@ -27,6 +27,7 @@ class TopKSAE(AffineSAE):
     architecture: ClassVar[str] = "topk"
     count_mode: ClassVar[CountMode] = "fixed"
     defaults: ClassVar[Defaults] = Defaults(aux=1 / 32)
+    anneals_k: ClassVar[bool] = True
 
     def __init__(self, weights: Weights, *, k: int, subtract_b_dec: bool = True) -> None:
         super().__init__()

@@ -51,6 +51,7 @@ class TrainLog:
             "reconstruction": result.reconstruction,
             "sparsity": result.sparsity,
             "aux": result.aux,
+            "further": result.further,
             "fvu": result.fvu,
             "l0": result.l0,
             "dead": float(trainer.dead().double().mean()),

@@ -151,7 +151,7 @@ class Run:
     def begin(self, sample: Acts) -> None:
         """Start from seeded weights, with scale and centre fitted on `sample`. Errors: `NonFinite`, `TooFewSamples`."""
         require_finite(sample, "the tokens for the fits")
-        scale = fit_scale(sample, self.config.normalise)
+        scale = fit_scale(sample, self.config.scale_rule)
         self.trainer = Trainer(self.config, scale, geometric_median(sample * scale))
         self.log.start(0)
 

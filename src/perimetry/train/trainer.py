@@ -12,6 +12,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.train.checkpoint import Checkpoint
+from perimetry.train.constraints import Constraints
 from perimetry.train.fused import Fused, fused_step
 from perimetry.train.recipe import TrainConfig
 
@@ -20,7 +21,13 @@ __all__ = ["Trainer", "apply_gradients"]
 
 @torch.no_grad()
 def apply_gradients(
-    sae: AbstractSAE, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor], *, clip: float, unit_decoder: bool
+    sae: AbstractSAE,
+    optimizer: torch.optim.Optimizer,
+    gradients: dict[str, Tensor],
+    *,
+    clip: float,
+    unit_decoder: bool,
+    constraints: Constraints | None = None,
 ) -> float:
     """One update: take the part of the decoder's gradient along its rows away, clip, Adam, rows back to norm 1.
 
@@ -40,6 +47,8 @@ def apply_gradients(
     if unit_decoder:
         sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=torch.finfo(sae.W_dec.dtype).tiny))
     sae.after_update()
+    if constraints is not None:
+        constraints.on_weights(sae)
     return norm
 
 
@@ -50,6 +59,7 @@ class Trainer:
         """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations."""
         self.config, self.scale = config, scale
         self.sae = config.sae_class.fresh(config.start(centre.cpu())).to(centre.device)
+        self.constraints = Constraints.of(config, self.sae)
         self.optimizer = torch.optim.Adam(
             self.sae.parameters(), lr=config.peak_lr, betas=(config.first_moment, config.beta2), fused=True
         )
@@ -77,10 +87,12 @@ class Trainer:
         config = self.config
         return Objective(
             sparsity=config.sparsity_at(self.step),
-            target_l0=float(config.k),
+            target_l0=float(config.k_at(self.step)),
             l0_loss=config.l0_loss,
             bandwidth=config.window,
             aux=config.aux_weight,
+            k=None if config.k_start is None else config.k_at(self.step),
+            smooth=config.contrast,
         )
 
     def advance(self, acts: Acts) -> StepResult:
@@ -106,15 +118,24 @@ class Trainer:
     def _learn(self, rows: Acts) -> Fused:
         """One update on scaled rows, in one go where that is possible."""
         config, objective, dead = self.config, self.objective(), self.dead()
-        if config.step == "sparse":
+        if config.step == "sparse" and self.constraints is None:
             fused = fused_step(
                 self.sae, self.optimizer, rows, objective, dead, clip=config.clip, unit_decoder=config.unit_rows
             )
             if fused is not None:
                 return fused
         result = STEPS[config.step](self.sae, rows, objective, dead)
+        if self.constraints is not None:
+            extra = self.constraints.on_gradients(self.sae, result.gradients, self.step)
+            result = result._replace(further=result.further + extra)
         norm = apply_gradients(
-            self.sae, self.optimizer, result.gradients, clip=config.clip, unit_decoder=config.unit_rows
+            self.sae,
+            self.optimizer,
+            result.gradients,
+            clip=config.clip,
+            # Rows that never move would still lose their last bits to being brought to norm 1 again and again.
+            unit_decoder=config.unit_rows and config.frozen != "decoder",
+            constraints=self.constraints,
         )
         return Fused(result, norm)
 
