@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden_data import D, N, inputs, weights, write
+from golden_data import ROWS, D, K, N, generator, inputs, weights, write
 from safetensors.torch import save_file
 
 __all__ = ["saelens"]
@@ -204,9 +204,42 @@ def pickled(out: Path) -> None:
     through_saelens("mwhanna_transcoder", case, f"mwhanna/{repo}", file, inputs(74, w["b_dec"]))
 
 
+@torch.no_grad()
+def temporal(out: Path) -> None:
+    """Temporal feature analysis, tied, one layer of attention: four sequences of 16 tokens."""
+    import sae_lens.loading.pretrained_sae_loaders as loaders  # pyright: ignore[reportMissingImports]
+    from sae_lens import SAE  # pyright: ignore[reportMissingImports]
+
+    case, repo, seed, bottleneck = out / "tied", "temporalSAEs", 81, 4
+    folder = case / repo / "layer_12" / "temporal"
+    folder.mkdir(parents=True, exist_ok=True)
+    w, source = weights(seed), generator(seed)
+    names = {"D": w["W_dec"] * 3, "b": w["b_dec"]}
+    for part, rows in {"k_ctx": N // bottleneck, "q_target": N // bottleneck, "v_ctx": N, "c_proj": N}.items():
+        names[f"attn_layers.0.{part}.weight"] = 0.5 * torch.randn(rows, N, generator=source)
+        names[f"attn_layers.0.{part}.bias"] = 0.2 * torch.randn(rows, generator=source)
+    _safetensors(folder / "latest_ckpt.safetensors", names)
+    (folder / "conf.yaml").write_text(
+        f"llm:\n  name: google/gemma-2-2b\n  dimin: {D}\nsae:\n  exp_factor: {N // D}\n  n_heads: 2\n  n_attn_layers: 1\n"
+        f"  bottleneck_factor: {bottleneck}\n  sae_diff_type: topk\n  kval_topk: {K}\n  tied_weights: true\n"
+        "  scaling_factor: 0.35\ndata:\n  dtype: float32\n"
+    )
+    loaders.hf_hub_download = Hub(case).download
+    loader = loaders.NAMED_PRETRAINED_SAE_LOADERS["temporal"]
+    cfg, state, _ = loader(f"canrager/{repo}", "layer_12/temporal", cfg_overrides={"dtype": "float32", "device": "cpu"})
+    cfg = loaders.handle_config_defaulting(cfg)
+    config = SAE.get_sae_config_class_for_architecture(cfg["architecture"]).from_dict(cfg)
+    sae = SAE.get_sae_class_for_architecture("temporal")(config)
+    sae.load_state_dict(state, assign=True)
+    x = inputs(seed, w["b_dec"]).reshape(4, 16, D)
+    novel, _ = sae.encode_with_predictions(x)
+    write(case, x.reshape(ROWS, D), novel.reshape(ROWS, N), sae(x).reshape(ROWS, D))
+
+
 def saelens(out: Path) -> None:
     """What SAELens' loaders make of the published families."""
     gemma_scope(out / "gemma_scope")
     gemma_scope_2(out / "gemma_scope_2")
     llama_scope(out / "llama_scope")
     pickled(out)
+    temporal(out / "temporal")

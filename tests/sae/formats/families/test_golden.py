@@ -272,4 +272,4 @@ def test_the_group_maximum_is_refused() -> None:
 
 
 def test_every_family_has_golden_vectors_or_a_formula() -> None:
-    assert set(READERS) == {case.family for case in CASES} | {"openai"}
+    assert set(READERS) == {case.family for case in CASES} | {"openai", "temporal"}

@@ -15,6 +15,7 @@ from perimetry.sae.formats.families import (
     openai,
     qwen_scope,
     sparsify,
+    temporal,
 )
 from perimetry.sae.formats.record import Reader
 
@@ -49,6 +50,9 @@ READERS: dict[str, Reader] = {
     "qwen_scope": Reader(qwen_scope.recognises, qwen_scope.read, "Qwen-Scope: layerL.sae.pt, TopK."),
     "sparsify": Reader(
         sparsify.recognises, sparsify.read, "sparsify of EleutherAI: cfg.json and sae.safetensors, TopK, transcoders."
+    ),
+    "temporal": Reader(
+        temporal.recognises, temporal.read, "Temporal feature analysis: conf.yaml and latest_ckpt.safetensors, tied."
     ),
 }
 """Family -> how its files are recognised and read."""
