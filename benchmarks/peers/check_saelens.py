@@ -1,9 +1,9 @@
 """SAELens' own answers, for the tests of the interchange: run by the Python of an environment that has sae-lens.
 
-    python check_saelens.py encode FOLDER...   reads `x.safetensors` of each folder, loads the SAE there with SAE.load_from_disk, and writes
-                                               its dense codes, output and d_in to `saelens.safetensors`
-    python check_saelens.py make FOLDER        makes SAEs of each kind with random weights, saves them by SAELens' own means into
-                                               sub-folders (finished ones and training checkpoints), and encodes as above
+python check_saelens.py encode FOLDER...   reads `x.safetensors` of each folder, loads the SAE there with SAE.load_from_disk, and writes
+                                           its dense codes, output and d_in to `saelens.safetensors`
+python check_saelens.py make FOLDER        makes SAEs of each kind with random weights, saves them by SAELens' own means into
+                                           sub-folders (finished ones and training checkpoints), and encodes as above
 """
 
 import contextlib
@@ -19,7 +19,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     from sae_lens.registry import get_sae_class, get_sae_training_class
     from sae_lens.training.activation_scaler import ActivationScaler
 
-D_IN, D_SAE, D_OUT, ROWS = 8, 32, 6, 64
+D_IN, D_SAE, D_OUT, ROWS = 8, 32, 6, 24
 SPECIAL = {"sae_lens_version"}
 
 

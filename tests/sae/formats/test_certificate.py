@@ -11,9 +11,10 @@ from perimetry.runtime import generator
 from perimetry.sae import affine, jumprelu
 from perimetry.sae.formats import wrapped
 from perimetry.sae.formats.build import to_sae
-from perimetry.sae.formats.certificate import Certified, certify, tensor_hash
+from perimetry.sae.formats.certificate import Certified, certify
 from perimetry.sae.formats.fold import fold_scale
 from perimetry.sae.formats.golden import KINDS_OF_ROWS, golden_inputs
+from perimetry.sae.formats.hashing import tensor_hash
 from perimetry.sae.formats.record import JumpReLUGate, Record, ReLUGate, TopKGate
 from perimetry.sae.formats.reference import Reference, saelens_reference
 from perimetry.sae.formats.saelens_read import read_saelens

@@ -10,8 +10,6 @@ in float32 as it will run, and in float64 to tell rounding from error. The verdi
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -27,10 +25,11 @@ from perimetry.measures.reconstruction import ReconstructionSums
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.checks import warnings_of
 from perimetry.sae.formats.golden import KINDS_OF_ROWS, Golden, golden_inputs
+from perimetry.sae.formats.hashing import tensor_hash
 from perimetry.sae.formats.record import Record
 from perimetry.sae.formats.reference import Reference
 
-__all__ = ["CERTIFICATE_FORMAT", "Certified", "Verdict", "certify", "tensor_hash"]
+__all__ = ["CERTIFICATE_FORMAT", "Certified", "Verdict", "certify"]
 
 CERTIFICATE_FORMAT = "1.0"
 EXACT, WRONG64, WRONG32 = 1e-5, 1e-4, 1e-3
@@ -61,17 +60,6 @@ class _Sides(NamedTuple):
     codes: Array
     output: Array | None
     skip: Array | None
-
-
-def tensor_hash(sae: AbstractSAE) -> str:
-    """SHA-256 of all that rebuilds an SAE: names, dtypes, shapes, bytes, settings; not of files or dates."""
-    state = sae.state()
-    digest = hashlib.sha256(json.dumps([sae.architecture, state.settings], sort_keys=True).encode())
-    for name in sorted(state.tensors):
-        tensor = state.tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()

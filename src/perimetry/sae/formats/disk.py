@@ -15,6 +15,7 @@ from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, WidthMi
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.build import to_sae
+from perimetry.sae.formats.hashing import tensor_hash
 from perimetry.sae.formats.info import LoadedSAE, SAEInfo, info_of
 from perimetry.sae.formats.native import DICTIONARY, native_document, restore_native
 from perimetry.sae.formats.record import Record
@@ -128,6 +129,19 @@ def _own(where: str, record: Record, digest: str | None) -> tuple[AbstractSAE, S
     return classes[native].restore(own_state(where, record, native, details)), info
 
 
+def _certificate(path: Path, sae: AbstractSAE, files: _Files) -> dict[str, Any] | None:
+    """The certificate of a folder, for these very tensors; one of others says no more than that there was one."""
+    found = files.documents.get(CERTIFICATE)
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise CorruptArtifact(f"{path / 'certificate.json'} is no object; convert the SAE again")
+    if found.get("tensors") == tensor_hash(sae):
+        return found
+    reasons = [*found.get("reasons", []), "the tensors are not those that were certified"]
+    return {**found, "verdict": "structural", "reasons": reasons}
+
+
 def load_sae(path: Path, *, d_model: int | None = None) -> LoadedSAE:
     """Read an SAE: ours, or one that SAELens wrote.
 
@@ -155,8 +169,5 @@ def load_sae(path: Path, *, d_model: int | None = None) -> LoadedSAE:
             "another SAE"
         )
     sparsity = files.tensors.get("sparsity", {}).get("sparsity")
-    certificate = files.documents.get(CERTIFICATE)
-    if certificate is not None and not isinstance(certificate, dict):
-        raise CorruptArtifact(f"{path / 'certificate.json'} is no object; convert the SAE again")
     sae.requires_grad_(False).eval()  # noqa: FBT003
-    return LoadedSAE(sae, info, files.digest is not None, sparsity, certificate)
+    return LoadedSAE(sae, info, files.digest is not None, sparsity, _certificate(path, sae, files))

@@ -67,7 +67,7 @@ def _made(
         out = ((found / units) @ D + c) / scales[1] * scale + shift
         return out if skip is None else out + z @ skip
 
-    told = f"NumPy float64 after the published formulas of {what}, from its files, written apart from the reader"
+    told = f"NumPy float64 after the published formula of {what}, from its files, written apart from the reader"
     return Reference(told, codes, output, None if skip is None else lambda x: x @ skip)
 
 
