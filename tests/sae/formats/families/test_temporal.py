@@ -9,7 +9,7 @@ from tests.sae.formats.families.evaluate import GOLDEN, number, vectors, worst
 from perimetry.errors import CorruptArtifact, Incompatible
 from perimetry.sae.formats.build import to_sae
 from perimetry.sae.formats.families import READERS
-from perimetry.sae.formats.families.formulas import FORMULAS
+from perimetry.sae.formats.families.formula_temporal import temporal_formula
 from perimetry.sae.formats.families.temporal import read, recognises
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -29,7 +29,7 @@ def test_codes_and_reconstruction_are_those_of_the_reference() -> None:
     codes, out = to_sae(record)(torch.from_numpy(wanted.x).float())
     assert worst(number(codes.dense()), wanted.codes) <= 1e-5
     assert worst(number(out), wanted.reconstruction) <= 1e-5
-    made = FORMULAS["temporal"](path, TOKENS)
+    made = temporal_formula(path, TOKENS)
     assert worst(made.codes(wanted.x), wanted.codes) <= 1e-5
     assert worst(made.output(wanted.x, wanted.codes), wanted.reconstruction) <= 1e-5
     other = to_sae(read(path, {"context": 8}))(torch.from_numpy(wanted.x).float())
