@@ -48,7 +48,9 @@ SIZES = (
 )
 TRAINING = Size(2048, 576, 8192, 32)
 """Of the whole short training."""
-TINY = Size(64, 16, 64, 4)
+TINY = Size(128, 16, 64, 4)
+TINY_MEMORY = Size(512, 64, 8192, 4)
+"""Large enough that a step shows in the resident size."""
 
 
 class Arm(NamedTuple):

@@ -21,7 +21,7 @@ import perimetry
 from perimetry.runtime import Runtime, RuntimeConfig, fingerprint, start
 from perimetry.storage import write_json
 
-__all__ = ["Spread", "finish", "parser", "ratio", "row", "runtime_of", "spread", "take_turns"]
+__all__ = ["Spread", "finish", "parser", "ratio", "row", "runtime_of", "said", "spread", "take_turns"]
 
 METHOD = "median over turns that alternate; low and high are the quartiles"
 
@@ -98,10 +98,19 @@ def row(metric: str, arm: str, against: str, measured: Spread, **about: Any) -> 
     } | about
 
 
+def said(words: Sequence[str]) -> str:
+    """A command as it can be shown: of an absolute path only its name.
+
+    >>> said(["bench.py", "--peers", "/home/me/peers"])
+    'bench.py --peers peers'
+    """
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in words)
+
+
 def finish(arguments: argparse.Namespace, name: str, rows: list[dict[str, Any]], **more: Any) -> None:
     """Print and write what was measured."""
     results = {
-        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "command": said(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
         "version": perimetry.__version__,
         "hardware": fingerprint(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

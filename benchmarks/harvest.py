@@ -9,7 +9,7 @@ with the others, in a process of its own: it tokenises, packs and drops the BOS,
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,10 @@ def main() -> None:
             harvest(lm, layer, documents, place, config)
             shutil.rmtree(place)
 
-        calls = {"truncated pass": lambda: truncated_pass(tap, lm, batches), "harvest": store}
+        calls: dict[str, Callable[[], object]] = {
+            "truncated pass": lambda: truncated_pass(tap, lm, batches),
+            "harvest": store,
+        }
         tokens = {"truncated pass": sum(int(b.countable.sum()) for b in batches), "harvest": config.tokens}
         if arguments.peers is not None:
             text = write_documents(ordered, root / "texts.jsonl")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from _arms import ARMS, HEADLINE, LIMITS, MAIN, PACKAGES, SIZES, TINY, TRAINING, Size, available, groups
+from _arms import ARMS, HEADLINE, LIMITS, MAIN, PACKAGES, SIZES, TINY, TINY_MEMORY, TRAINING, Size, available, groups
 from _bench import Bench
 from _common import Spread, finish, parser, ratio, row, runtime_of, spread
 from _crew import Crew, Turns, WorkerFailed
@@ -120,7 +120,9 @@ def measure(bench: Bench) -> list[dict[str, Any]]:
     if "architectures" in chosen:
         rows += architectures(bench, headline, [one] if one else list(ARCHITECTURES))
     if "memory" in chosen:
-        rows += memory(bench, headline, [one] if one else () if bench.tiny else list(ARCHITECTURES))
+        rows += memory(
+            bench, TINY_MEMORY if bench.tiny else headline, [one] if one else () if bench.tiny else list(ARCHITECTURES)
+        )
     if "training" in chosen:
         rows += train_whole(bench, TINY if bench.tiny else TRAINING, 8 if bench.tiny else arguments.steps)
     return rows

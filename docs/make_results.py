@@ -21,6 +21,10 @@ from perimetry.report.verdicts import verdicts
 from perimetry.runtime import fingerprint
 from perimetry.storage import read_json, write_bytes, write_json
 
+sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its path alone
+
+from performance import VIEWS as PERFORMANCE
+
 __all__ = ["FLAT", "VIEWS", "block", "fill", "pages", "read", "take"]
 
 ROOT = Path(__file__).parents[1]
@@ -201,6 +205,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "short": _of_results(short),
     "speeds": speeds,
     "verdicts": _of_results(verdict),
+    **PERFORMANCE,
 }
 """View -> Markdown of a result file."""
 

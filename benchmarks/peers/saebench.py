@@ -133,8 +133,10 @@ def main() -> None:
             lines = (json.dumps({"text": text}) for text in documents[max(0, end - arguments.documents) : end])
             (folder / "text.jsonl").write_text("\n".join(lines), encoding="utf-8")
             parts.append(evaluate(sae, folder, Path(place) / "out", arguments))
+    # Of a path only its name: the rest is of one machine.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     results = {
-        "command": " ".join(["python", "benchmarks/peers/saebench.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/peers/saebench.py", *words]),
         "version": PROJECT_VERSION.findall((HERE / "src" / "perimetry" / "__init__.py").read_text(encoding="utf-8"))[0],
         "hardware": {"python": platform.python_version(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "libraries": {name: version(name) for name in PACKAGES},

@@ -179,7 +179,7 @@ def main() -> None:
             answer = {"ok": getattr(worker, request.pop("do"))(**request)}
         except Exception as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
-            first = str(error).partition("\n")[0][:200]
+            first = str(error).partition("\n")[0].partition(". ")[0][:160]
             answer = {"error": f"{type(error).__name__} at {Path(at.filename).name}:{at.lineno}: {first}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
