@@ -15,6 +15,7 @@ from perimetry.train.checkpoint import Checkpoint
 from perimetry.train.constraints import Constraints
 from perimetry.train.fused import Fused, fused_step
 from perimetry.train.recipe import TrainConfig
+from perimetry.train.rows import update_rows
 
 __all__ = ["Trainer", "apply_gradients"]
 
@@ -33,6 +34,23 @@ def apply_gradients(
 
     Returns the norm of the gradient before clipping.
     """
+    norm = update_rows(sae, optimizer, gradients, clip=clip, unit_decoder=unit_decoder)
+    if norm is None:
+        norm = _update(sae, optimizer, gradients, clip=clip, unit_decoder=unit_decoder)
+    sae.after_update()
+    if constraints is not None:
+        constraints.on_weights(sae)
+    return norm
+
+
+def _update(
+    sae: AbstractSAE,
+    optimizer: torch.optim.Optimizer,
+    gradients: dict[str, Tensor],
+    *,
+    clip: float,
+    unit_decoder: bool,
+) -> float:
     if unit_decoder:
         along = (gradients["W_dec"] * sae.W_dec).sum(1, keepdim=True)
         gradients["W_dec"].addcmul_(sae.W_dec, along, value=-1)
@@ -46,9 +64,6 @@ def apply_gradients(
     optimizer.zero_grad(set_to_none=True)
     if unit_decoder:
         sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True).clamp(min=torch.finfo(sae.W_dec.dtype).tiny))
-    sae.after_update()
-    if constraints is not None:
-        constraints.on_weights(sae)
     return norm
 
 

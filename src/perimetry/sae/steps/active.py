@@ -15,7 +15,7 @@ from torch import Tensor
 from perimetry.axes import Latents
 from perimetry.sae.steps import native
 
-__all__ = ["Active", "ByColumn", "flat_nonzero", "stack_rows"]
+__all__ = ["Active", "ByColumn", "flat_nonzero", "sorted_sums", "stack_rows"]
 
 
 class ByColumn(NamedTuple):
@@ -89,6 +89,8 @@ class Active(NamedTuple):
 
     def column_sums(self, values: Float[Tensor, " entry"]) -> Float[Tensor, " d_sae"]:
         """Sum of one number an entry over the tokens of each latent, in row order, gathered in float64."""
+        if values.device.type != "cpu":
+            return sorted_sums(self.columns, values, self.width)
         return torch.bincount(self.columns, values.double(), self.width).to(values.dtype)
 
     def by_column(self) -> ByColumn:
@@ -118,6 +120,13 @@ def flat_nonzero(mask: Tensor) -> Int[Tensor, " entry"]:
     if mask.device.type != "cpu":
         return mask.reshape(-1).nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def sorted_sums(columns: Int[Tensor, " entry"], values: Float[Tensor, " entry"], width: int) -> Float[Tensor, " d_sae"]:
+    """Sums by latent without atomic additions, which a GPU would make in another order each time."""
+    ordered = values.double()[torch.argsort(columns, stable=True)]
+    offsets = torch.nn.functional.pad(torch.bincount(columns, minlength=width).cumsum(0), (1, 0))
+    return torch.segment_reduce(ordered, "sum", offsets=offsets, unsafe=True, initial=0.0).to(values.dtype)
 
 
 def stack_rows(parts: list[Active]) -> Active:

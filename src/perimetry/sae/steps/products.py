@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from perimetry.axes import Acts, Decoder
-from perimetry.sae.steps import native
+from perimetry.axes import Acts, Decoder, ModelBias
+from perimetry.sae.steps import device, native
 from perimetry.sae.steps.active import Active, ByColumn
 from perimetry.sae.steps.costs import crossover
 
@@ -24,6 +24,7 @@ __all__ = [
     "chunk_rows",
     "decode",
     "dense_above",
+    "residual",
     "row_chunks",
     "sampled",
     "transposed",
@@ -67,7 +68,21 @@ def decode(active: Active, weights: Decoder) -> Acts:
         return weights.new_zeros(active.tokens, weights.shape[1])
     if native.usable(active.values, weights):
         return native.decode(active.offsets, active.columns, active.values, weights)
+    found = device.decode(active.offsets, active.columns, active.values, weights)
+    if found is not None:
+        return found
     return embedding_bag(active.columns, weights, active.offsets[:-1], mode="sum", per_sample_weights=active.values)
+
+
+def residual(active: Active, weights: Decoder, bias: ModelBias, target: Acts, scale: float) -> tuple[Acts, float]:
+    """`scale` times what `target` leaves of the reconstruction, and the summed squared error of that."""
+    if active.density <= dense_above():
+        found = device.residual(active.offsets, active.columns, active.values, weights, bias, target, scale)
+        if found is not None:
+            return found
+    left = target - decode(active, weights) - bias
+    error = float(left.square().sum())
+    return left.mul_(scale), error
 
 
 def transposed(active: Active, order: ByColumn | None, upstream: Acts) -> Decoder:
@@ -85,6 +100,9 @@ def transposed(active: Active, order: ByColumn | None, upstream: Acts) -> Decode
     order = order or active.by_column()
     if native.usable(active.values, upstream):
         return native.transposed(order.offsets, order.order, order.rows, active.values, upstream)
+    found = device.transposed(order.offsets, order.order, order.rows, active.values, upstream)
+    if found is not None:
+        return found
     return embedding_bag(
         order.rows, upstream, order.offsets[:-1], mode="sum", per_sample_weights=active.values[order.order]
     )
@@ -104,6 +122,9 @@ def sampled(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, "
         return out
     if native.usable(active.values, upstream, weights):
         return native.sampled(active.offsets, active.columns, upstream, weights)
+    found = device.sampled(active.offsets, active.columns, upstream, weights)
+    if found is not None:
+        return found
     if upstream.device.type == "cpu":
         empty = _csr(active.replace(torch.zeros_like(active.values)))
         return torch.sparse.sampled_addmm(empty, upstream, weights.T, beta=0.0).values()

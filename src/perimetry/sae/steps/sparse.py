@@ -21,7 +21,7 @@ from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, StepResult, Summary, Terms
-from perimetry.sae.steps.products import decode, sampled, transposed
+from perimetry.sae.steps.products import decode, residual, sampled, transposed
 from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
 from perimetry.sae.terms.smooth import smooth_term
 
@@ -139,9 +139,7 @@ def plain_forward(sae: AffineSAE, found: list[Active], target: Acts, objective: 
         places = active.offsets, active.columns, active.values
         upstream, delta, error = native.residual(*places, decoder, bias, target, scale)
     else:
-        upstream = target - decode(active, decoder) - bias
-        error = float(upstream.square().sum())
-        upstream *= scale
+        upstream, error = residual(active, decoder, bias, target, scale)
         delta = sampled(active, upstream, decoder)
     smooth = smooth_term(active, objective.smooth)
     if smooth is not None:
