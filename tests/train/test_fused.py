@@ -40,7 +40,7 @@ def test_many_steps_equal_those_in_two_parts(
         taken = module.fused_step(
             copy.deepcopy(one).sae,
             torch.optim.Adam([torch.zeros(1)]),
-            batch,
+            batch.clone,
             one.objective(),
             one.dead(),
             clip=1.0,
@@ -78,7 +78,7 @@ def test_what_it_does_not_know_is_left_to_the_step_in_two_parts() -> None:
         rows = Planted().draw(64, 0)
         before = copy.deepcopy(made.sae.state().tensors)
         found = module.fused_step(
-            made.sae, made.optimizer, rows, made.objective(), made.dead(), clip=1.0, unit_decoder=True
+            made.sae, made.optimizer, rows.clone, made.objective(), made.dead(), clip=1.0, unit_decoder=True
         )
         assert all(torch.equal(before[name], t) for name, t in made.sae.state().tensors.items())
         return found

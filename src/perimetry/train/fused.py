@@ -5,18 +5,20 @@ writing, reading and clearing two matrices as large as the weights, and the step
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from perimetry.axes import Acts
+from perimetry.axes import Acts, ModelBias
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, StepResult
+from perimetry.sae.steps.select import PreActivations
 from perimetry.sae.steps.sparse import Plain, attempt, aux_weight, gather, plain_forward, share, summarise
 
 __all__ = ["Fused", "fused_step"]
@@ -76,6 +78,25 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, T
     return state
 
 
+class _Prepared(NamedTuple):
+    """A batch as the step reads it."""
+
+    pre: PreActivations
+    target: Acts
+    bias: ModelBias
+
+
+def _prepare(sae: AffineSAE, rows: Acts) -> _Prepared:
+    """The encoder's input and the target; one tensor where both are the rows less `b_dec`."""
+    whole = type(sae).inputs is AbstractSAE.inputs and type(sae).targets is AbstractSAE.targets
+    b_dec = sae.b_dec.detach()
+    if not (whole and sae.subtract_b_dec):
+        return _Prepared(sae.pre_activations(sae.inputs(rows)), sae.targets(rows), b_dec)
+    sae.check_width(rows)
+    rows -= b_dec
+    return _Prepared(PreActivations(rows, sae.W_enc.detach(), sae.b_enc.detach()), rows, torch.zeros_like(b_dec))
+
+
 class _Scratch(NamedTuple):
     """Results of the first pass."""
 
@@ -130,7 +151,7 @@ def _arguments(
 def fused_step(
     sae: AbstractSAE,
     optimizer: torch.optim.Optimizer,
-    rows: Acts,
+    rows: Callable[[], Acts],
     objective: Objective,
     dead: Bool[Tensor, " d_sae"],
     *,
@@ -139,17 +160,17 @@ def fused_step(
 ) -> Fused | None:
     """One step of training on scaled rows: as the exact step followed by `apply_gradients`, to rounding.
 
-    None where the kernels are missing, or the architecture does more than they know; nothing is changed then.
+    `rows` makes the rows anew; they are overwritten. None where the kernels are missing, or the architecture does more than they know; nothing is changed then.
     """
     if not _applies(sae, optimizer):
         return None
     assert isinstance(sae, AffineSAE), "only affine architectures apply"
     among = dead.nonzero()[:, 0] if objective.aux > 0 else dead.new_zeros(0, dtype=torch.int64)
-    target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
+    pre, target, bias = _prepare(sae, rows())
     found, aux_active = gather(sae, pre, objective, among)
     if not found or found[0].density > products.dense_above() or not native.usable(found[0].values, target, pre.acts):
         return None
-    plain = plain_forward(sae, found, target, objective)
+    plain = plain_forward(sae, found, target, objective, bias)
     if plain.penalty.gradients.keys() & set(MATRICES):
         return None
     decoder = sae.W_dec.detach()

@@ -1,6 +1,7 @@
 """The state of one SAE in training, and one step of it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class Trainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
-        result, norm = self._learn(acts * self.scale)
+        result, norm = self._learn(lambda: acts * self.scale)
         if not math.isfinite(result.loss + norm):
             raise NonFinite(
                 f"step {self.step}: the loss is {result.loss} and the gradient's norm {norm}; finite numbers are wanted; "
@@ -130,7 +131,7 @@ class Trainer:
         self.step += 1
         return result
 
-    def _learn(self, rows: Acts) -> Fused:
+    def _learn(self, rows: Callable[[], Acts]) -> Fused:
         """One update on scaled rows, in one go where that is possible."""
         config, objective, dead = self.config, self.objective(), self.dead()
         if config.step == "sparse" and self.constraints is None:
@@ -139,7 +140,7 @@ class Trainer:
             )
             if fused is not None:
                 return fused
-        result = STEPS[config.step](self.sae, rows, objective, dead)
+        result = STEPS[config.step](self.sae, rows(), objective, dead)
         if self.constraints is not None:
             extra = self.constraints.on_gradients(self.sae, result.gradients, self.step)
             result = result._replace(further=result.further + extra)

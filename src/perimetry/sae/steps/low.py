@@ -116,7 +116,8 @@ def _above(pre: PreActivations, collectors: list[Cut]) -> list[Active | None] | 
         acts = pre.acts[rows]
         exact = native.sampled(offsets, columns, acts, pre.W_enc) + pre.b_enc[columns]
         part = Active(offsets, columns, exact, pre.W_enc.shape[0])
-        parts.append(_certified(part, low, pre, rows, slack[rows], lowest))
+        sure = _certified(part, low, pre, rows, slack[rows], lowest)
+        parts.append(sure.keep(sure.values >= (lowest if lowest.ndim == 0 else lowest[sure.columns])))
     whole = stack_rows(parts)
     return [c.of_entries(whole) for c in collectors]
 

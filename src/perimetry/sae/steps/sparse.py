@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perimetry.axes import Acts
+from perimetry.axes import Acts, ModelBias
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
@@ -131,10 +131,15 @@ class Plain(NamedTuple):
         return self.upstream * (-self.active.tokens / 2)
 
 
-def plain_forward(sae: AffineSAE, found: list[Active], target: Acts, objective: Objective) -> Plain:
-    """What every step does between the selection and the gradients of the weights."""
+def plain_forward(
+    sae: AffineSAE, found: list[Active], target: Acts, objective: Objective, bias: ModelBias | None = None
+) -> Plain:
+    """What every step does between the selection and the gradients of the weights.
+
+    `bias` takes the place of `b_dec` where the target has been freed of that already.
+    """
     active, decoder, scale = found[0], sae.W_dec.detach(), -2 / target.shape[0]
-    bias = sae.b_dec.detach()
+    bias = sae.b_dec.detach() if bias is None else bias
     if active.density <= products.dense_above() and native.usable(active.values, decoder, bias, target):
         places = active.offsets, active.columns, active.values
         upstream, delta, error = native.residual(*places, decoder, bias, target, scale)
@@ -214,5 +219,5 @@ def summarise(active: Active) -> Summary:
 
 def share(error: float, acts: Acts) -> float:
     """A summed squared error as a share of the variance of `acts`; 0 where that has none."""
-    total = float((acts - acts.mean(0)).square().sum())
+    total = float(acts.var(0, correction=0).double().sum()) * acts.shape[0]
     return error / total if total > 0 else 0.0
