@@ -14,6 +14,7 @@ from perimetry.sae.formats.build import to_sae
 from perimetry.sae.formats.certificate import Certified, certify
 from perimetry.sae.formats.checks import warnings_of
 from perimetry.sae.formats.disk import KIND, save_sae
+from perimetry.sae.formats.families.formula_temporal import temporal_formula
 from perimetry.sae.formats.info import SAEInfo, info_of
 from perimetry.sae.formats.readers import READERS, reader_of
 from perimetry.sae.formats.record import Record
@@ -22,7 +23,11 @@ from perimetry.sae.formats.reference_families import FAMILY_REFERENCES
 
 __all__ = ["REFERENCES", "Converted", "RealActivations", "convert", "read_foreign"]
 
-REFERENCES: dict[str, Callable[..., Reference]] = {"saelens": saelens_reference, **FAMILY_REFERENCES}
+REFERENCES: dict[str, Callable[..., Reference]] = {
+    "saelens": saelens_reference,
+    "temporal": temporal_formula,
+    **FAMILY_REFERENCES,
+}
 """Family -> its formulas in NumPy, from its files."""
 
 
