@@ -7,7 +7,7 @@ import torch
 
 from perimetry.activations.shards import ActivationStore
 from perimetry.activations.store import HarvestConfig, harvest
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, ModelMismatch, UsageError
+from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, ModelMismatch, TooFewSamples, UsageError
 from perimetry.storage import hash_file, hash_json
 
 
@@ -61,6 +61,41 @@ def test_batches_start_at_any_step(path):
 
 def test_batches_larger_than_the_store(path):
     assert next(ActivationStore.open(path).batches(1500)).shape == (1500, 32)
+
+
+def test_every_pair_is_two_adjacent_tokens_of_a_document(path):
+    store = ActivationStore.open(path)
+    ids = torch.arange(700)
+    position, document, everything = store.positions(ids).tolist(), store.documents(ids), store.rows(ids)
+    wanted = {
+        i for i in range(699) if position[i + 1] == position[i] + 1 and document[i + 1] == document[i] and (i + 1) % 200
+    }
+    assert set(store.followed().tolist()) == wanted
+    assert 300 < len(wanted) < 690
+    stream = store.pairs(2 * len(wanted), seed=3)
+    batch = next(stream)
+    firsts = torch.tensor(sorted(wanted))
+    side_by_side = torch.cat([everything[firsts], everything[firsts + 1]], 1)
+    assert sorted(batch.reshape(-1, 64).tolist()) == sorted(side_by_side.tolist())
+    assert not torch.equal(batch.reshape(-1, 64), side_by_side)
+    assert not torch.equal(next(stream), batch)
+
+
+def test_pairs_start_at_any_step(path):
+    store = ActivationStore.open(path)
+    stream = store.pairs(64, seed=9)
+    wanted = [next(stream) for _ in range(30)]
+    for start in (0, 1, 10, 29):
+        assert torch.equal(next(ActivationStore.open(path, verify=False).pairs(64, 9, start)), wanted[start])
+    with pytest.raises(UsageError, match="a batch of 7 rows cannot be pairs; give an even number"):
+        next(store.pairs(7))
+
+
+def test_a_store_without_neighbours_has_no_pairs(path, monkeypatch):
+    store = ActivationStore.open(path)
+    monkeypatch.setattr(store, "_followed", torch.zeros(0, dtype=torch.long))
+    with pytest.raises(TooFewSamples, match=r"no token in .* follows another; harvest with a policy"):
+        next(store.pairs(8))
 
 
 def test_a_batch_can_be_changed_without_harm(path):

@@ -20,7 +20,7 @@ from perimetry.activations.permutation import Permutation, shuffled_ids
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import MANIFEST
 from perimetry.axes import Acts
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, ModelMismatch, UsageError
+from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, ModelMismatch, TooFewSamples, UsageError
 from perimetry.storage import hash_file, hash_json, read_json
 
 __all__ = ["KIND", "PLAN", "SCHEMA", "ActivationStore", "Shard"]
@@ -115,6 +115,7 @@ class ActivationStore:
         self._shards = shards
         self._size = shards[0].acts.shape[0]
         self._length = sum(s.acts.shape[0] for s in shards)
+        self._followed: Tensor | None = None
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "ActivationStore":
@@ -196,4 +197,33 @@ class ActivationStore:
         step = start_step
         while True:
             yield self.rows(shuffled_ids(self._length, seed, step * batch, batch))
+            step += 1
+
+    def followed(self) -> Int[Tensor, " row"]:
+        """Rows whose next row is the next token of the same document in what the model read, within a shard."""
+        if self._followed is None:
+            parts: list[Tensor] = []
+            for number, shard in enumerate(self._shards):
+                next_one = shard.position[1:] == shard.position[:-1] + 1
+                same = shard.document[1:] == shard.document[:-1]
+                parts.append((next_one & same).nonzero()[:, 0] + number * self._size)
+            self._followed = torch.cat(parts)
+        return self._followed
+
+    def pairs(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Acts]:
+        """Shuffled batches of adjacent tokens: rows 2i and 2i + 1 of a batch follow each other in a document.
+
+        Every epoch visits every such pair once; a row may be the first of one pair and the second of another. Errors:
+        `UsageError` for an odd `batch`, `TooFewSamples` where no token follows another.
+        """
+        if batch % 2:
+            raise UsageError(f"a batch of {batch} rows cannot be pairs; give an even number")
+        firsts, half, step = self.followed(), batch // 2, start_step
+        if not firsts.numel():
+            raise TooFewSamples(
+                f"no token in {self.path} follows another; harvest with a policy that leaves more of them in"
+            )
+        while True:
+            ids = firsts[shuffled_ids(firsts.numel(), seed, step * half, half)]
+            yield self.rows(torch.stack([ids, ids + 1], 1).reshape(-1))
             step += 1

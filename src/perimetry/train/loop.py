@@ -14,7 +14,7 @@ from perimetry.train.source import Feed, Source
 
 __all__ = ["train", "train_many"]
 
-SHARED = ("batch", "data_seed", "fit_tokens", "threshold_tokens", "tokens")
+SHARED = ("batch", "data_seed", "fit_tokens", "paired", "threshold_tokens", "tokens")
 
 
 def train(

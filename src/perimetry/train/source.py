@@ -11,7 +11,7 @@ from perimetry.errors import ConfigError, Incompatible, TooFewSamples
 from perimetry.train.fits import require_finite
 from perimetry.train.recipe import TrainConfig
 
-__all__ = ["Feed", "Held", "Restorable", "Source"]
+__all__ = ["Feed", "Held", "Paired", "Restorable", "Source"]
 
 
 @runtime_checkable
@@ -40,13 +40,22 @@ class Restorable(Protocol):
         ...
 
 
+@runtime_checkable
+class Paired(Protocol):
+    """A source that can give adjacent tokens side by side, as a store on disk can."""
+
+    def pairs(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Acts]:
+        """As `batches`, save that rows 2i and 2i + 1 of a batch are two tokens of which one follows the other."""
+        ...
+
+
 class Held(NamedTuple):
     """Tokens for the threshold and the measures at the end."""
 
     acts: Acts
     """Raw activations."""
     unseen: bool | None
-    """Whether training never saw them; None where the source does not tell its length."""
+    """Whether training never saw them; None where the source does not tell its length, or where rows are in two pairs."""
 
 
 @final
@@ -90,9 +99,20 @@ class Feed:
     def _count(self, tokens: int) -> int:
         return -(-tokens // self.config.batch)
 
+    def _open(self, step: int) -> Iterator[Acts]:
+        config = self.config
+        if not config.paired:
+            return self.source.batches(config.batch, config.data_seed, step)
+        if not isinstance(self.source, Paired):
+            raise ConfigError(
+                f"smooth wants pairs of adjacent tokens and {type(self.source).__name__} gives none; train from a store of "
+                "activations instead, or set smooth = 0"
+            )
+        return self.source.pairs(config.batch, config.data_seed, step)
+
     def _read(self, start: int, count: int) -> list[Acts]:
         self.close()
-        self._batches = self.source.batches(self.config.batch, self.config.data_seed, start)
+        self._batches = self._open(start)
         self._next = start + count
         return list(itertools.islice(self._batches, count))
 
@@ -102,7 +122,7 @@ class Feed:
             return self._finite(self._head[step], step)
         if self._batches is None or self._next != step:
             self.close()
-            self._batches = self.source.batches(self.config.batch, self.config.data_seed, step)
+            self._batches = self._open(step)
             self._next = step
         acts = next(self._batches, None)
         self._next += 1
@@ -130,7 +150,7 @@ class Feed:
                 break
         if not parts:
             return Held(self.sample().float(), unseen=False)
-        if not isinstance(self.source, Sized):
+        if config.paired or not isinstance(self.source, Sized):
             return Held(torch.cat(parts), unseen=None)
         return Held(torch.cat(parts), unseen=len(self.source) >= (config.steps + len(parts)) * config.batch)
 
