@@ -1,8 +1,15 @@
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from perimetry.config import build
 from perimetry.errors import ConfigError, UnknownName
 from perimetry.train import TrainConfig
+
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train.toml"
 
 
 def make(**values: object) -> TrainConfig:
@@ -60,3 +67,17 @@ def test_bad_values_are_refused(values: dict[str, object], message: str) -> None
 def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(UnknownName, match="unknown architecture 'batchtop'; the nearest name is 'batchtopk'"):
         make(architecture="batchtop")
+
+
+def test_the_settings_that_the_recipe_shows_in_comments_are_settings() -> None:
+    shown = re.findall(r"^# (\w+ = .*)$", RECIPE.read_text(encoding="utf-8"), re.MULTILINE)
+    architectures = {"fractions": "matryoshka", "mode": "jumprelu", "select_by_norm": "batchtopk"}
+    names = set()
+    for line in shown:
+        values = tomllib.loads(line)
+        names |= values.keys()
+        for option in values.get("options", {}):
+            values.setdefault("architecture", architectures[option])
+        values.update({"unit_decoder": False} if "select_by_norm" in line else {})
+        make(**values)
+    assert {"options", "ortho", "smooth", "aligned", "frozen", "k_start", "normalise", "soft_cosine"} <= names
