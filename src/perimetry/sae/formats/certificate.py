@@ -80,7 +80,7 @@ def _theirs(reference: Reference, record: Record, inputs: Tensor) -> _Sides:
 
 
 def _error(mine: Array | None, wanted: Array | None, rows: NDArray[np.bool_]) -> dict[str, float] | None:
-    """Largest absolute error, and largest relative to the row's largest number, over some rows."""
+    """Largest absolute error, and largest relative to the largest number of the row or of the median row, over some rows."""
     if mine is None or wanted is None:
         return None
     if mine.shape != wanted.shape:
@@ -89,7 +89,8 @@ def _error(mine: Array | None, wanted: Array | None, rows: NDArray[np.bool_]) ->
     if not mine.size:
         return {"absolute": 0.0, "relative": 0.0}
     off, size = np.abs(mine - wanted).max(1), np.abs(wanted).max(1)
-    floor = max(float(size.max()) * 1e-6, np.finfo(np.float64).tiny)
+    # What cancels to almost nothing, as the output of a zero row may, is rounded like the numbers that it is made of.
+    floor = max(float(np.median(size)), np.finfo(np.float64).tiny)
     return {"absolute": float(off.max()), "relative": float((off / np.maximum(size, floor)).max())}
 
 
