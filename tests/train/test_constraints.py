@@ -97,6 +97,9 @@ def test_ortho_lowers_the_cosines() -> None:
         {"smooth": 0.1, "architecture": "matryoshka"},
         {"k_start": 9, "k_anneal": 0.5},
         {"architecture": "jumprelu", "options": {"mode": "tanh"}},
+        {"architecture": "batchtopk", "options": {"select_by_norm": True}, "unit_decoder": False},
+        {"architecture": "gated"},
+        {"architecture": "hierarchical"},
     ],
 )
 def test_state_and_load_give_the_same_next_bits(changes: dict[str, object]) -> None:

@@ -8,7 +8,6 @@ from perimetry.config import build
 from perimetry.errors import ConfigError, UnknownName
 from perimetry.train import TrainConfig
 
-
 RECIPE = Path(__file__).parents[2] / "recipes" / "train.toml"
 
 
@@ -71,7 +70,12 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
 
 def test_the_settings_that_the_recipe_shows_in_comments_are_settings() -> None:
     shown = re.findall(r"^# (\w+ = .*)$", RECIPE.read_text(encoding="utf-8"), re.MULTILINE)
-    architectures = {"fractions": "matryoshka", "mode": "jumprelu", "select_by_norm": "batchtopk"}
+    architectures = {
+        "fractions": "matryoshka",
+        "weights": "matryoshka",
+        "mode": "jumprelu",
+        "select_by_norm": "batchtopk",
+    }
     names = set()
     for line in shown:
         values = tomllib.loads(line)
