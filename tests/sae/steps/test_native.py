@@ -98,6 +98,14 @@ def test_above_finds_what_reaches_the_cut(rows: int, width: int, seed: int) -> N
         assert torch.equal(values, scores.float()[wanted])
 
 
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 700), d=st.integers(1, 30), seed=st.integers(0, 10_000))
+def test_spread_is_the_sum_of_squares_about_the_mean(rows: int, d: int, seed: int) -> None:
+    acts = torch.randn(rows, d, generator=generator(seed)) + 300
+    wide = acts.double()
+    assert native.spread(acts) == pytest.approx(float((wide - wide.mean(0)).square().sum()), rel=1e-9, abs=1e-9)
+
+
 def test_refined_values_are_exact_and_ordered() -> None:
     draw = generator(3)
     acts, weights = torch.randn(50, 32, generator=draw), torch.randn(400, 32, generator=draw)

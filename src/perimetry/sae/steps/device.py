@@ -156,15 +156,14 @@ def _row(d: int) -> dict[str, int]:
 def project(gradient: Tensor, weights: Tensor, *, along: bool) -> Tensor | None:
     """Squared norm of each gradient row; `along` first takes its part along the weight row away, in place.
 
-    None where the kernel failed; nothing is changed then.
+    None where it must be had otherwise; nothing is changed then.
     """
     rows, d = gradient.shape
+    if d > ROW_LIMIT or not usable(gradient, weights):
+        return None
     squares = gradient.new_empty(rows)
-    return (
-        squares
-        if _run(kernels.project_rows, (rows,), gradient, weights, squares, d, PROJECT=along, **_row(d))
-        else None
-    )
+    inputs = gradient, weights, squares
+    return squares if _run(kernels.project_rows, (rows,), *inputs, d, PROJECT=along, **_row(d)) else None
 
 
 def adam(

@@ -219,5 +219,8 @@ def summarise(active: Active) -> Summary:
 
 def share(error: float, acts: Acts) -> float:
     """A summed squared error as a share of the variance of `acts`; 0 where that has none."""
-    total = float(acts.var(0, correction=0).double().sum()) * acts.shape[0]
+    if native.usable(acts):
+        total = native.spread(acts)
+    else:
+        total = float(acts.var(0, correction=0).double().sum()) * acts.shape[0]
     return error / total if total > 0 else 0.0

@@ -23,6 +23,7 @@ __all__ = [
     "refine",
     "residual",
     "sampled",
+    "spread",
 ]
 __all__ += ["transposed", "update", "usable"]
 
@@ -47,7 +48,7 @@ def _call(name: str, *arguments: Any) -> None:
         function(*raw)
 
 
-RETURNS = {"pm_candidates", "pm_refine", "pm_above", "pm_by_column", "pm_transposed", "pm_update"}
+RETURNS = {"pm_candidates", "pm_refine", "pm_above", "pm_by_column", "pm_transposed", "pm_update", "pm_spread"}
 
 
 class Candidates(NamedTuple):
@@ -137,6 +138,13 @@ def residual(
     sizes = [LONG(rows), LONG(d), ctypes.c_float(scale)]
     _call("pm_residual", offsets, columns, values, weights, bias, target, *sizes, upstream, delta, errors)
     return upstream, delta, float(errors.sum())
+
+
+def spread(acts: Tensor) -> float:
+    """Summed squared distance of the rows from their mean."""
+    total = ctypes.c_double()
+    _call("pm_spread", acts, LONG(acts.shape[0]), LONG(acts.shape[1]), ctypes.byref(total))
+    return total.value
 
 
 def by_column(offsets: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:

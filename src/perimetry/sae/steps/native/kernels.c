@@ -195,6 +195,7 @@ EXPORT int pm_candidates(const int16_t *scores, i64 rows, i64 width, i64 m, int3
         int16_t *maxima = malloc((width / 16 + LANES + 1) * sizeof(int16_t));
         int32_t *places = malloc(width * sizeof(int32_t));
         uint64_t *keys = malloc(width * sizeof(uint64_t));
+        int16_t guess = 0; /* a little below the last score kept of the row before: rows of a batch are alike */
         if (!maxima || !places || !keys) {
 #pragma omp atomic write
             failed = 1;
@@ -202,17 +203,23 @@ EXPORT int pm_candidates(const int16_t *scores, i64 rows, i64 width, i64 m, int3
 #pragma omp for schedule(static)
             for (i64 r = 0; r < rows; r++) {
                 const int16_t *row = scores + r * width;
-                i64 found = positions_above(row, width, lower_bound_of_top(row, width, m, maxima), places);
+                i64 found = guess > 0 ? positions_above(row, width, guess, places) : 0;
+                if (found < m || found > 4 * m)
+                    found = positions_above(row, width, lower_bound_of_top(row, width, m, maxima), places);
                 for (i64 j = 0; j < found; j++) keys[j] = rank_key(row[places[j]], places[j]);
                 if (found > m) {
                     partition_keys(keys, found, m);
                     found = m;
                 }
                 counts[r] = (int32_t)found;
+                int16_t least = INT16_MAX;
                 for (i64 j = 0; j < found; j++) {
                     columns[r * m + j] = (int32_t)(0xffffffffu - (uint32_t)keys[j]);
-                    values[r * m + j] = (int16_t)(keys[j] >> 32);
+                    int16_t value = (int16_t)(keys[j] >> 32);
+                    values[r * m + j] = value;
+                    least = value < least ? value : least;
                 }
+                guess = found == m && least > 8 ? least - 8 : 0;
             }
         }
         free(maxima), free(places), free(keys);
@@ -316,6 +323,42 @@ EXPORT int pm_above(const int16_t *scores, i64 rows, i64 width, const float *cut
         }
         free(places);
     }
+    return failed;
+}
+
+/* Summed squared distance of the rows from their mean, in double precision, over fixed blocks of rows. */
+EXPORT int pm_spread(const float *x, i64 rows, i64 d, double *total) {
+    const i64 blocks = (rows + BLOCK - 1) / BLOCK;
+    double *sums = calloc(blocks * d, sizeof(double)), *squares = calloc(blocks, sizeof(double));
+    double *mean = calloc(d, sizeof(double));
+    int failed = !sums || !squares || !mean;
+    if (!failed) {
+#pragma omp parallel for schedule(static)
+        for (i64 block = 0; block < blocks; block++) {
+            double *mine = sums + block * d;
+            i64 stop = (block + 1) * BLOCK < rows ? (block + 1) * BLOCK : rows;
+            for (i64 r = block * BLOCK; r < stop; r++)
+                for (i64 i = 0; i < d; i++) mine[i] += x[r * d + i];
+        }
+        for (i64 block = 0; block < blocks; block++)
+            for (i64 i = 0; i < d; i++) mean[i] += sums[block * d + i] / rows;
+#pragma omp parallel for schedule(static)
+        for (i64 block = 0; block < blocks; block++) {
+            double s = 0;
+            i64 stop = (block + 1) * BLOCK < rows ? (block + 1) * BLOCK : rows;
+            for (i64 r = block * BLOCK; r < stop; r++) {
+#pragma omp simd reduction(+ : s)
+                for (i64 i = 0; i < d; i++) {
+                    double gap = x[r * d + i] - mean[i];
+                    s += gap * gap;
+                }
+            }
+            squares[block] = s;
+        }
+        *total = 0;
+        for (i64 block = 0; block < blocks; block++) *total += squares[block];
+    }
+    free(sums), free(squares), free(mean);
     return failed;
 }
 
