@@ -1,11 +1,14 @@
 """`perimetry convert`: dictionaries of other tools."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from perimetry.cli.common import Json, emit, note
+
+if TYPE_CHECKING:
+    from perimetry.sae.formats.convert import Converted
 
 __all__ = ["convert"]
 
@@ -46,7 +49,7 @@ def convert(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Convert a dictionary of another tool into an SAE of ours.
+    """Convert a dictionary of another tool into an SAE of ours, or one of ours for SAELens.
 
     SAELens, sparsify, dictionary_learning, Gemma Scope, Llama Scope and others are read. What would have to be guessed is an error that
     names the field. A conversion whose certificate fails is not written.
@@ -63,35 +66,32 @@ def convert(
         activations=activations,
         native=native,
     )
-    certificate = made.certificate
-    origin = made.info.origin
+    emit(_document(made), json, lambda: _say(made))
 
-    def human() -> None:
-        note(
-            f"{made.path}: {made.sae.architecture}, width {made.sae.d_model} to {made.sae.d_sae} latents, sha256 {made.digest[:16]}"
-        )
-        for line in (*(() if origin is None else origin.notes), *made.warnings):
-            note(f"  {line}")
-        if certificate is None:
-            note(
-                "  not certified: add --certify, and --activations STORE to be able to use it for more than inspection"
-            )
-        else:
-            note(
-                f"  certificate: {certificate['verdict']}" + "".join(f"; {reason}" for reason in certificate["reasons"])
-            )
 
-    emit(
-        {
-            "path": str(made.path),
-            "digest": made.digest,
-            "architecture": made.sae.architecture,
-            "d_model": made.sae.d_model,
-            "d_sae": made.sae.d_sae,
-            "info": made.info.model_dump(mode="json"),
-            "warnings": list(made.warnings),
-            "certificate": certificate,
-        },
-        json,
-        human,
+def _document(made: "Converted") -> dict[str, Any]:
+    return {
+        "path": str(made.path),
+        "digest": made.digest,
+        "architecture": made.sae.architecture,
+        "d_model": made.sae.d_model,
+        "d_sae": made.sae.d_sae,
+        "info": made.info.model_dump(mode="json"),
+        "warnings": list(made.warnings),
+        "certificate": made.certificate,
+    }
+
+
+def _say(made: "Converted") -> None:
+    """For a person: what it is, what was noted, what the certificate says."""
+    certificate, origin = made.certificate, made.info.origin
+    note(
+        f"{made.path}: {made.sae.architecture}, width {made.sae.d_model} to {made.sae.d_sae} latents, sha256 "
+        f"{made.digest[:16]}"
     )
+    for line in (*(() if origin is None else origin.notes), *made.warnings):
+        note(f"  {line}")
+    if certificate is None:
+        note("  not certified: add --certify, and --activations STORE to be able to use it for more than inspection")
+    else:
+        note(f"  certificate: {certificate['verdict']}" + "".join(f"; {reason}" for reason in certificate["reasons"]))
