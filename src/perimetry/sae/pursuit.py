@@ -63,22 +63,23 @@ class Pursued(NamedTuple):
 def pursue_rows(residual: Acts, atoms: Decoder, rule: PursuitRule, first: int) -> list[Choice]:
     """Pursue the rows of a chunk, whose residual is written over; `first` is added to the rows of the choices."""
     choices: list[Choice] = []
-    rows = torch.arange(residual.shape[0], device=residual.device)
-    floor = rule.floor(residual)
-    for _ in range(rule.max_iterations):
-        chosen = (residual[rows] @ atoms.T).max(dim=1).indices
-        picked, left = atoms[chosen], residual[rows]
+    rows, left, floor = torch.arange(residual.shape[0], device=residual.device), residual, rule.floor(residual)
+    taken = rows.new_full((residual.shape[0], rule.max_iterations), -1)
+    for step in range(rule.max_iterations):
+        chosen = (left @ atoms.T).max(dim=1).indices
+        picked = atoms[chosen]
         values = rule.gain * (left * picked).sum(1)
         some = values > floor[rows]
-        rows, chosen, values = rows[some], chosen[some], values[some]
-        left = left[some].addcmul_(values[:, None], picked[some], value=-1)
+        if not bool(some.all()):
+            rows, chosen, values, left, picked = rows[some], chosen[some], values[some], left[some], picked[some]
+        left = torch.addcmul(left, values[:, None], picked, value=-1)
         residual[rows] = left
-        going = left.norm(dim=1) >= rule.residual_threshold
-        for before in choices if rule.stop_on_duplicate_support else ():
-            # A row that went on so long was in every choice before, in the same order.
-            going &= before.atoms[torch.searchsorted(before.rows, rows + first)] != chosen
         choices.append(Choice(rows + first, chosen, values))
-        rows = rows[going]
+        going = left.square().sum(1) >= rule.residual_threshold**2
+        if rule.stop_on_duplicate_support:
+            going &= (taken[rows, :step] != chosen[:, None]).all(1)
+            taken[rows, step] = chosen
+        rows, left = rows[going], left[going]
         if not rows.numel():
             break
     return choices

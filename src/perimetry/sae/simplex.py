@@ -28,6 +28,8 @@ ROUNDING = 64
 """How many units of rounding two computations of one score may lie apart."""
 THIN = 1 / 8
 """Share of a chunk below which its survivors are read one by one."""
+FEW = 32
+"""Survivors of a token that are not worth another round."""
 
 
 def sparsemax(scores: Latents) -> Latents:
@@ -76,7 +78,7 @@ def _dense_cut(shifted: Latents) -> PerToken:
 
 @torch.no_grad()
 def simplex_support(scores: PreActivations) -> Active:
-    """Every latent that the projection may leave above 0, with its score: none too few, and hardly one too many.
+    """Every latent that the projection may leave above 0, with its score: none is missed, and not many are kept for nothing.
 
     Scores are made in chunks of rows. What lies below the cut by no more than rounding is kept, so that scores made anew at
     these entries decide.
@@ -98,6 +100,8 @@ def _thin(chunk: Latents, top: PerToken, bound: PerToken, slack: PerToken) -> Ac
     rows = torch.div(flat, width, rounding_mode="floor")
     offsets = nn.functional.pad(torch.bincount(rows, minlength=tokens).cumsum(0), (1, 0))
     active = Active(offsets, flat - rows * width, chunk.reshape(-1)[flat], width)
+    if active.entries <= FEW * tokens:
+        return active
     return active.keep(active.values > (simplex_cut(active).to(slack.dtype) - slack)[rows])
 
 
