@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 with contextlib.redirect_stdout(io.StringIO()):
-    from sae_lens import SAE, TrainingSAE
-    from sae_lens.registry import get_sae_class, get_sae_training_class
-    from sae_lens.training.activation_scaler import ActivationScaler
+    from sae_lens import SAE, TrainingSAE  # pyright: ignore[reportMissingImports]
+    from sae_lens.registry import get_sae_class, get_sae_training_class  # pyright: ignore[reportMissingImports]
+    from sae_lens.training.activation_scaler import ActivationScaler  # pyright: ignore[reportMissingImports]
 
 D_IN, D_SAE, D_OUT, ROWS = 8, 32, 6, 24
 SPECIAL = {"sae_lens_version"}
