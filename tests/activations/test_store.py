@@ -178,8 +178,8 @@ def test_a_resumed_run_repeats_at_most_one_shard(tiny_lm, documents, tmp_path, m
     assert lines >= 2
     rows, real = [0], store_module.read_kept
 
-    def counting(lm, batch, *rest):
-        out = real(lm, batch, *rest)
+    def counting(lm, batch, *rest, **more):
+        out = real(lm, batch, *rest, **more)
         rows[0] += out[1].tokens.shape[0]
         return out
 

@@ -6,7 +6,7 @@ depend on its composition in the last bit, and a resumed run must equal an unint
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,8 @@ from torch import Tensor
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import collate, position_ids, scorable
-from perimetry.activations.tap import read_layers
+from perimetry.activations.site import SiteLike, as_site
+from perimetry.activations.tap import read_sites
 from perimetry.activations.text import HasText, PackCursor, PackedRow, pack
 from perimetry.axes import TokenMask
 from perimetry.errors import NonFinite, TooFewSamples
@@ -23,6 +24,7 @@ from perimetry.errors import NonFinite, TooFewSamples
 __all__ = ["Cursor", "Cutter", "Kept", "Piece", "fit_policies", "read_kept", "row_batches"]
 
 FIT_TOKENS = 8192
+P = TypeVar("P", bound=SiteLike)
 
 
 class Cursor(NamedTuple):
@@ -78,12 +80,17 @@ def row_batches(
         yield batch
 
 
-def _require_finite(kept: Kept, documents: Sequence[HasText], layer: int) -> None:
+def _where(site: SiteLike) -> str:
+    site = as_site(site)
+    return f"after block {site.layer}" if site.place == "resid_post" else f"at {site.place} of block {site.layer}"
+
+
+def _require_finite(kept: Kept, documents: Sequence[HasText], site: SiteLike) -> None:
     bad = ~torch.isfinite(kept.acts).all(1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0])
         raise NonFinite(
-            f"the activations after block {layer} are NaN or infinite in document "
+            f"the activations {_where(site)} are NaN or infinite in document "
             f"{documents[int(kept.documents[first])].id!r} at position {int(kept.positions[first])}; finite numbers are "
             "wanted; remove the document, or compute in float32"
         )
@@ -93,58 +100,64 @@ def read_kept(
     lm: LanguageModel,
     rows: Sequence[PackedRow],
     documents: Sequence[HasText],
-    policies: Mapping[int, TokenPolicy],
+    policies: Mapping[P, TokenPolicy],
     dtype: torch.dtype,
-) -> dict[int, Kept]:
-    """The tokens of one model batch that count, after each layer of `policies`, on the CPU.
+    *,
+    aligned: bool = False,
+) -> dict[P, Kept]:
+    """The tokens of one model batch that count, at each place of `policies`, on the CPU.
 
-    Errors: `NonFinite`, which names document and position.
+    With `aligned` only those that count at every place, so that row i is the same token everywhere. Errors: `NonFinite`,
+    which names document and position.
     """
     batch = collate(rows, lm.pad_id)
-    residuals = read_layers(lm, list(policies), batch.ids, batch.attention)
+    residuals = read_sites(lm, [as_site(place) for place in policies], batch.ids, batch.attention)
     positions = position_ids(batch.attention)
     source = torch.zeros_like(batch.ids)
     for i, row in enumerate(rows):
         source[i, : len(row.source)] = torch.tensor(row.source)
-    out: dict[int, Kept] = {}
-    for layer, policy in policies.items():
-        residual = residuals[layer].cpu()
-        mask: TokenMask = scorable(residual, batch.countable, policy)
-        kept = Kept(residual[mask].to(dtype), batch.ids[mask], positions[mask], source[mask])
-        _require_finite(kept, documents, layer)
-        out[layer] = kept
+    found = {place: residuals[as_site(place)].cpu() for place in policies}
+    masks: dict[P, TokenMask] = {p: scorable(found[p], batch.countable, policy) for p, policy in policies.items()}
+    if aligned:
+        common = torch.stack(list(masks.values())).all(0)
+        masks = dict.fromkeys(masks, common)
+    out: dict[P, Kept] = {}
+    for place, mask in masks.items():
+        kept = Kept(found[place][mask].to(dtype), batch.ids[mask], positions[mask], source[mask])
+        _require_finite(kept, documents, place)
+        out[place] = kept
     return out
 
 
 def fit_policies(
     lm: LanguageModel,
-    layers: Sequence[int],
+    places: Sequence[P],
     documents: Sequence[HasText],
     policy: TokenPolicy,
     context: int,
     rows: int,
-) -> dict[int, TokenPolicy]:
-    """The policy of each layer, its sink threshold fitted where it has none: `sink_ratio` times the median norm of
+) -> dict[P, TokenPolicy]:
+    """The policy of each place, its sink threshold fitted where it has none: `sink_ratio` times the median norm there of
     the countable positions after the first, over the first 8192 tokens.
 
     Errors: `TooFewSamples` when no token counts, `NonFinite`.
     """
     if policy.max_norm is not None:
-        return dict.fromkeys(layers, policy)
-    norms: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        return dict.fromkeys(places, policy)
+    norms: dict[P, list[Tensor]] = {place: [] for place in places}
     seen = 0
     for batch in row_batches(documents, lm, policy, context, rows):
-        for layer, kept in read_kept(lm, batch, documents, dict.fromkeys(layers, policy), torch.float32).items():
-            norms[layer].append(kept.acts[kept.positions > 0].norm(dim=1))
+        for place, kept in read_kept(lm, batch, documents, dict.fromkeys(places, policy), torch.float32).items():
+            norms[place].append(kept.acts[kept.positions > 0].norm(dim=1))
         seen += sum(len(row.ids) for row in batch)
         if seen >= FIT_TOKENS:
             break
-    if not any(part.numel() for part in norms[layers[0]]):
+    if not any(part.numel() for part in norms[places[0]]):
         raise TooFewSamples(
             f"none of the tokens of {len(documents)} documents counts under the token policy; give texts with plain "
             "words"
         )
-    return {layer: policy.fitted(float(torch.cat(norms[layer]).median())) for layer in layers}
+    return {place: policy.fitted(float(torch.cat(norms[place]).median())) for place in places}
 
 
 @final

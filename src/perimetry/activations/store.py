@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import torch
 from pydantic import PositiveInt
@@ -20,7 +20,7 @@ from perimetry.activations.feed import Cursor, fit_policies, read_kept, row_batc
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.shards import ActivationStore
-from perimetry.activations.tap import hook_name
+from perimetry.activations.site import Site, SiteLike, as_site, hook_name
 from perimetry.activations.text import HasText, PackCursor, documents_digest, shuffled
 from perimetry.activations.writer import StoreWriter
 from perimetry.config import Config
@@ -33,6 +33,7 @@ __all__ = ["ActivationStore", "Estimate", "HarvestConfig", "estimate", "harvest"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BYTES_BESIDE = 12
 """Bytes a row beside its activations: token, position and document as int32."""
+P = TypeVar("P", bound=SiteLike)
 
 
 class HarvestConfig(Config):
@@ -71,7 +72,7 @@ def _bytes(lm: LanguageModel, config: HarvestConfig, tokens: int) -> int:
 
 def estimate(
     lm: LanguageModel,
-    layers: int | Sequence[int],
+    places: SiteLike | Sequence[SiteLike],
     documents: Sequence[HasText],
     config: HarvestConfig,
     clock: Callable[[], float] = time.perf_counter,
@@ -80,7 +81,7 @@ def estimate(
 
     Errors: `TooFewSamples` when the documents hold no token.
     """
-    chosen = [layers] if isinstance(layers, int) else list(layers)
+    chosen = [places] if isinstance(places, SiteLike) else list(places)
     rows = next(row_batches(documents, lm, config.policy, config.context, config.batch_rows), None)
     if rows is None:
         raise TooFewSamples(f"{len(documents)} documents hold no token that counts; give texts with plain words")
@@ -93,41 +94,49 @@ def estimate(
     return Estimate(_bytes(lm, config, config.tokens) * len(chosen), config.tokens / rate, rate)
 
 
-def _request(lm: LanguageModel, layer: int, documents: Sequence[HasText], config: HarvestConfig) -> dict[str, Any]:
-    return {
+def _request(
+    lm: LanguageModel, site: Site, documents: Sequence[HasText], config: HarvestConfig, aligned: Sequence[Site]
+) -> dict[str, Any]:
+    request = {
         "model": lm.name,
         "revision": lm.revision,
         "tokenizer": lm.tokenizer_hash,
-        "layer": layer,
-        "hook": hook_name(layer, lm.family)._asdict(),
+        "layer": site.layer,
+        "hook": hook_name(site, lm.family)._asdict(),
         "d_model": lm.d_model,
         "dtype": config.dtype,
         "compute_dtype": dtype_name(lm.dtype),
         "config": config.model_dump(mode="json"),
         "documents": documents_digest(documents),
     }
+    return request | ({"aligned": [str(s) for s in aligned]} if aligned else {})
 
 
-def _run(lm: LanguageModel, writers: dict[int, StoreWriter], config: HarvestConfig, *, progress: bool) -> None:
+def _run(
+    lm: LanguageModel, writers: dict[P, StoreWriter], config: HarvestConfig, *, aligned: bool, progress: bool
+) -> None:
     documents = next(iter(writers.values())).documents
-    open_writers = {layer: w for layer, w in writers.items() if not w.finished}
-    unfitted = [layer for layer, w in open_writers.items() if w.policy is None]
-    policies = {layer: w.policy for layer, w in open_writers.items() if w.policy is not None}
+    open_writers = {place: w for place, w in writers.items() if not w.finished}
+    unfitted = [place for place, w in open_writers.items() if w.policy is None]
+    policies = {place: w.policy for place, w in writers.items() if w.policy is not None}
     if unfitted:
         policies |= fit_policies(lm, unfitted, documents, config.policy, config.context, config.batch_rows)
-    for layer, writer in open_writers.items():
-        writer.start(policies[layer])
-    todo = {layer: policies[layer] for layer, w in open_writers.items() if not w.full}
-    first = min((w.cursor for w in open_writers.values() if not w.full), default=Cursor(0, 0, 0, 0))
+    for place, writer in open_writers.items():
+        writer.start(policies[place])
+    todo = [place for place, w in open_writers.items() if not w.full]
+    first = min((open_writers[place].cursor for place in todo), default=Cursor(0, 0, 0, 0))
     start = PackCursor(first.document, first.offset)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         done = sum(w.rows for w in open_writers.values())
         task = bar.add_task("harvest", total=config.tokens * len(open_writers), completed=done)
         stream = row_batches(documents, lm, config.policy, config.context, config.batch_rows, start)
         while todo and (rows := next(stream, None)) is not None:
-            for layer, kept in read_kept(lm, rows, documents, todo, DTYPES[config.dtype]).items():
-                bar.advance(task, open_writers[layer].add(kept, rows[0].start))
-            todo = {layer: policy for layer, policy in todo.items() if not open_writers[layer].full}
+            # Which rows are kept depends on every place where they are aligned, on those that are finished too.
+            read = policies if aligned else {place: policies[place] for place in todo}
+            kept = read_kept(lm, rows, documents, read, DTYPES[config.dtype], aligned=aligned)
+            for place in todo:
+                bar.advance(task, open_writers[place].add(kept[place], rows[0].start))
+            todo = [place for place in todo if not open_writers[place].full]
         for writer in open_writers.values():
             writer.finish()
 
@@ -135,55 +144,61 @@ def _run(lm: LanguageModel, writers: dict[int, StoreWriter], config: HarvestConf
 @overload
 def harvest(
     lm: LanguageModel,
-    layers: int,
+    places: SiteLike,
     documents: Sequence[HasText],
     path: Path,
     config: HarvestConfig,
     *,
+    aligned: bool = ...,
     progress: bool = ...,
 ) -> ActivationStore: ...
 @overload
 def harvest(
     lm: LanguageModel,
-    layers: Sequence[int],
+    places: Sequence[P],
     documents: Sequence[HasText],
     path: Path,
     config: HarvestConfig,
     *,
+    aligned: bool = ...,
     progress: bool = ...,
-) -> dict[int, ActivationStore]: ...
+) -> dict[P, ActivationStore]: ...
 def harvest(
     lm: LanguageModel,
-    layers: int | Sequence[int],
+    places: SiteLike | Sequence[SiteLike],
     documents: Sequence[HasText],
     path: Path,
     config: HarvestConfig,
     *,
+    aligned: bool = False,
     progress: bool = False,
-) -> ActivationStore | dict[int, ActivationStore]:
-    """Store the activations after block `layers` of the tokens of `documents` that count, in `path`.
+) -> ActivationStore | dict[Any, ActivationStore]:
+    """Store the activations at `places` (a number is the output of that block) of the tokens of `documents` that count.
 
-    With several layers each gets a store of its own, `path/layer-NN`, from the same forward passes. A call that was
+    One place goes to `path`. Of several each gets a store of its own, `path/layer-NN`, from the same forward passes; with
+    `aligned` a token must count at every place, so that row i of each store is the same token. A call that was
     killed goes on when it is made again; a finished one is only opened. `progress` shows a bar on stderr.
 
     Errors: `StorageFull` (before it starts, or later), `Incompatible` (the folder holds something else), `Locked`,
     `NonFinite` (document and position named), `TooFewSamples`, `ConfigError` (layer, context).
     """
-    if isinstance(layers, int):
-        folders = {layers: path}
+    if isinstance(places, SiteLike):
+        folders: dict[SiteLike, Path] = {places: path}
     else:
-        folders = {layer: path / f"layer-{layer:02d}" for layer in sorted(set(layers))}
+        ordered_places = sorted(set(places), key=lambda place: as_site(place).depth)
+        folders = {place: path / str(as_site(place)) for place in ordered_places}
+    together = [as_site(place) for place in folders] if aligned and len(folders) > 1 else []
     ordered = shuffled(documents, config.seed)
     with contextlib.ExitStack() as stack:
-        writers: dict[int, StoreWriter] = {}
-        for layer, folder in folders.items():
-            request = _request(lm, layer, ordered, config)
+        writers: dict[SiteLike, StoreWriter] = {}
+        for place, folder in folders.items():
+            request = _request(lm, as_site(place), ordered, config, together)
             stack.enter_context(lock(folder))
-            writers[layer] = StoreWriter(folder, (config.tokens, config.shard_tokens), ordered, request)
-            writers[layer].resume()
+            writers[place] = StoreWriter(folder, (config.tokens, config.shard_tokens), ordered, request)
+            writers[place].resume()
         most = min(config.tokens, sum(len(d.text.encode("utf-8", "replace")) + 1 for d in ordered))
         missing = sum(max(0, most - w.rows) for w in writers.values() if not w.finished)
         require_space(path, _bytes(lm, config, missing), "the harvest")
-        _run(lm, writers, config, progress=progress)
-    stores = {layer: ActivationStore.open(folder, verify=False) for layer, folder in folders.items()}
-    return stores[layers] if isinstance(layers, int) else stores
+        _run(lm, writers, config, aligned=bool(together), progress=progress)
+    stores = {place: ActivationStore.open(folder, verify=False) for place, folder in folders.items()}
+    return stores[places] if isinstance(places, SiteLike) else stores

@@ -13,35 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perimetry.activations.model import BLOCKS, LanguageModel
+from perimetry.activations.model import LanguageModel
 from perimetry.activations.prompts import position_ids
+from perimetry.activations.site import HookName, Site, hook_name
 from perimetry.axes import Attention, PerToken, Residual, TokenIds, TokenMask
-from perimetry.errors import ConfigError, UnknownName, WidthMismatch
+from perimetry.errors import ConfigError, WidthMismatch
 
-__all__ = ["HookName", "NextToken", "Tap", "TapLogits", "hook_name", "read_layers"]
+__all__ = ["HookName", "NextToken", "Tap", "TapLogits", "hook_name", "read_layers", "read_sites"]
 
 CHUNK_BYTES = 2**26
 Hook = Callable[[nn.Module, Any, Any], Any]
-
-
-class HookName(NamedTuple):
-    """One place in a model under the names that others use."""
-
-    transformer_lens: str
-    """TransformerLens: `blocks.L.hook_resid_post`."""
-    hugging_face: str
-    """Module path in the transformers model; the output of that module is meant."""
-
-
-def hook_name(layer: int, family: str = "llama") -> HookName:
-    """The names of the output of block `layer`. Errors: `UnknownName`.
-
-    >>> hook_name(5, "gpt2")
-    HookName(transformer_lens='blocks.5.hook_resid_post', hugging_face='transformer.h.5')
-    """
-    if family not in BLOCKS:
-        raise UnknownName("model family", family, BLOCKS)
-    return HookName(f"blocks.{layer}.hook_resid_post", f"{BLOCKS[family]}.{layer}")
 
 
 class NextToken(NamedTuple):
@@ -67,9 +48,26 @@ def _with_residual(output: Any, residual: Tensor) -> Any:
     return (residual, *output[1:]) if isinstance(output, tuple) else residual
 
 
+class _Attached(NamedTuple):
+    module: nn.Module
+    hook: Hook
+    before: bool = False
+    """Called with what the module is given, before it runs."""
+
+
+def _attach(attached: _Attached) -> Any:
+    if not attached.before:
+        return attached.module.register_forward_hook(attached.hook)
+
+    def hook(module: nn.Module, inputs: Any) -> None:
+        attached.hook(module, inputs, inputs)
+
+    return attached.module.register_forward_pre_hook(hook)
+
+
 @contextmanager
-def _hooked(blocks: nn.ModuleList, hooks: dict[int, Hook]) -> Iterator[None]:
-    handles = [blocks[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
+def _hooked(hooks: Sequence[_Attached]) -> Iterator[None]:
+    handles = [_attach(attached) for attached in hooks]
     try:
         yield
     finally:
@@ -86,14 +84,14 @@ def _require_layer(lm: LanguageModel, layer: int) -> int:
     return layer
 
 
-def _forward(lm: LanguageModel, ids: TokenIds, attention: Attention, hooks: dict[int, Hook]) -> Tensor | None:
+def _forward(lm: LanguageModel, ids: TokenIds, attention: Attention, hooks: Sequence[_Attached]) -> Tensor | None:
     """Run the base model; the last hidden state after the final norm, or None where a hook stopped the pass."""
     if ids.shape[1] > lm.context:
         raise ConfigError(
             f"the batch has {ids.shape[1]} positions and {lm.name!r} has a context of {lm.context}; use shorter rows"
         )
     attention = attention.to(lm.device)
-    with lm.lock, torch.inference_mode(), _hooked(lm.blocks, hooks):
+    with lm.lock, torch.inference_mode(), _hooked(hooks):
         try:
             output = lm.model.base_model(
                 input_ids=ids.to(lm.device),
@@ -106,21 +104,28 @@ def _forward(lm: LanguageModel, ids: TokenIds, attention: Attention, hooks: dict
     return output.last_hidden_state
 
 
-def read_layers(lm: LanguageModel, layers: Sequence[int], ids: TokenIds, attention: Attention) -> dict[int, Residual]:
-    """The outputs of several blocks from one forward pass that stops after the last of them. Errors: `ConfigError`."""
-    last = max(_require_layer(lm, layer) for layer in layers)
-    found: dict[int, Tensor] = {}
+def read_sites(lm: LanguageModel, sites: Sequence[Site], ids: TokenIds, attention: Attention) -> dict[Site, Residual]:
+    """The activations at several places from one forward pass that stops at the deepest of them. Errors: `ConfigError`."""
+    last = max(sites, key=lambda site: site.depth)
+    found: dict[Site, Tensor] = {}
 
-    def keep(layer: int) -> Hook:
+    def keep(site: Site) -> _Attached:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
-            found[layer] = _residual_of(output)
-            if layer == last:
+            found[site] = _residual_of(output)
+            if site == last:
                 raise _Stop
 
-        return hook
+        block: Any = lm.blocks[_require_layer(lm, site.layer)]
+        return _Attached(block if site.place == "resid_post" else block.mlp, hook, before=site.place == "mlp_in")
 
-    _forward(lm, ids, attention, {layer: keep(layer) for layer in set(layers)})
-    return {layer: found[layer].clone() for layer in layers}
+    _forward(lm, ids, attention, [keep(site) for site in dict.fromkeys(sites)])
+    return {site: found[site].clone() for site in sites}
+
+
+def read_layers(lm: LanguageModel, layers: Sequence[int], ids: TokenIds, attention: Attention) -> dict[int, Residual]:
+    """The outputs of several blocks from one forward pass that stops after the last of them. Errors: `ConfigError`."""
+    found = read_sites(lm, [Site(layer) for layer in layers], ids, attention)
+    return {site.layer: residual for site, residual in found.items()}
 
 
 @final
@@ -224,7 +229,7 @@ class Tap:
             found.append(new.to(residual.dtype))
             return _with_residual(output, found[0])
 
-        hidden = _forward(self.lm, ids, attention, {self.layer: hook})
+        hidden = _forward(self.lm, ids, attention, [_Attached(self.lm.blocks[self.layer], hook)])
         assert hidden is not None
         return TapLogits(self.lm, found[0].clone(), hidden.clone())
 

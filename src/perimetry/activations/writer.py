@@ -74,7 +74,7 @@ class StoreWriter:
             return
         plan = read_json(self.folder / PLAN)
         old = plan["request"] if isinstance(plan, dict) and isinstance(plan.get("request"), dict) else {}
-        different = sorted(k for k in self.request if old.get(k) != self.request[k])
+        different = sorted(k for k in self.request.keys() | old.keys() if old.get(k) != self.request.get(k))
         if different:
             raise Incompatible(
                 f"{self.folder} holds another harvest: {', '.join(different)} differ; give the same arguments to go on, "
