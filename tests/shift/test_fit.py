@@ -2,6 +2,8 @@
 
 import math
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +14,16 @@ from perimetry.activations.model import LanguageModel, tiny_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.assets import Document
 from perimetry.config import build
-from perimetry.errors import ModelMismatch, NonFinite, PolicyMismatch, UnknownName, WidthMismatch
+from perimetry.errors import Incompatible, ModelMismatch, NonFinite, PolicyMismatch, UnknownName, WidthMismatch
 from perimetry.runtime import generator
-from perimetry.sae import BatchTopKSAE
-from perimetry.sae.formats.info import LoadedSAE, SAEInfo
+from perimetry.sae import ARCHITECTURES, BatchTopKSAE
+from perimetry.sae.base import Start
+from perimetry.sae.formats.info import LoadedSAE, Origin, SAEInfo
 from perimetry.shift import DETECTORS
 from perimetry.shift.clean import CleanParts, MeterConfig, split_clean
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.fit import check_origin, fit_meters
+from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
 from perimetry.shift.tables import all_score_names
 
@@ -207,6 +211,28 @@ def test_an_sae_of_another_width_is_refused(extractor: Extractor) -> None:
     narrow = LoadedSAE(BatchTopKSAE.tiny(), SAEInfo(architecture="batchtopk"), False, None)
     with pytest.raises(WidthMismatch, match=r"the SAE reads width 8 but layers.1 of this model gives 32"):
         check_origin(narrow, extractor)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"crosscoder", "temporal", "transcoder"}))
+def test_a_meter_of_every_architecture_survives_its_folder(
+    name: str, extractor: Extractor, parts: CleanParts, settings: MeterConfig, tmp_path: Path
+) -> None:
+    cls = ARCHITECTURES[name]
+    width = extractor.lm.d_model
+    centre = torch.randn(width, generator=generator(3))
+    sae = cls.fresh(Start(centre, d_sae=40, k=4, seed=1, options=cls.options_type())).requires_grad_(False)
+    made = fit_meters(extractor, [LoadedSAE(sae, SAEInfo(architecture=name), False, None)], parts, settings)[0]
+    made.save(tmp_path / "meter")
+    texts = [d.text for d in prompts("x", 3)]
+    again = load_meter(tmp_path / "meter", lm=extractor.lm)
+    for one, two in zip(made.score(texts, detectors="all"), again.score(texts, detectors="all"), strict=True):
+        assert one.scores == two.scores
+
+
+def test_a_converted_sae_that_was_never_measured_is_refused(extractor: Extractor) -> None:
+    strange = loaded(origin=Origin.model_construct(source=SimpleNamespace(family="sparsify")))
+    with pytest.raises(Incompatible, match="its certificate says nothing; a meter wants one that was checked"):
+        check_origin(strange, extractor)
 
 
 def test_nothing_global_is_drawn_from(extractor: Extractor, settings: MeterConfig, parts: CleanParts) -> None:

@@ -14,6 +14,7 @@ from tests.train.planted import Planted, config
 
 from perimetry.errors import ConfigError, Locked, NonFinite, TooFewSamples
 from perimetry.measures.dictionary import redundancy
+from perimetry.sae import ARCHITECTURES
 from perimetry.sae.formats import load_sae
 from perimetry.storage import hash_file, lock
 from perimetry.train import Restorable, train, train_many
@@ -116,6 +117,18 @@ def test_an_interrupted_training_ends_with_the_same_bytes(name: str, at: int, tm
     assert train(made, source, tmp_path / "cut").digest == whole.digest
     assert source.opened[-1] == (0 if at < 7 else min(at // 7 * 7, 60) if at < 60 else 60)
     assert weights_hash(tmp_path / "cut") == weights_hash(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"crosscoder", "transcoder"}))
+def test_every_architecture_resumes_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+    options = {"context": 32, "heads": 4} if name == "temporal" else {}
+    made = config(architecture=name, options=options, tokens=64 * 20)
+    whole = train(made, Planted(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(made, Dies(16), tmp_path / "cut")
+    source = Planted()
+    assert train(made, source, tmp_path / "cut").digest == whole.digest
+    assert source.opened[-1] == 14
 
 
 def test_the_log_has_each_step_once_and_a_torn_line_is_mended(tmp_path: Path) -> None:

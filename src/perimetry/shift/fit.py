@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from perimetry.activations.policy import TokenPolicy
-from perimetry.errors import ModelMismatch, PolicyMismatch
+from perimetry.errors import Incompatible, ModelMismatch, PolicyMismatch
 from perimetry.runtime import dtype_name
-from perimetry.sae.formats.info import LoadedSAE
+from perimetry.sae.base import AbstractSAE, Codes
+from perimetry.sae.formats.info import LoadedSAE, require_measured
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector
 from perimetry.shift.clean import CleanParts, MeterConfig
@@ -29,9 +30,16 @@ __all__ = ["check_origin", "fit_meters"]
 def check_origin(sae: LoadedSAE, extractor: Extractor) -> None:
     """Refuse an SAE that was trained on another model, layer, dtype or token policy, as far as it says.
 
-    Errors: `ModelMismatch`, `PolicyMismatch`, `WidthMismatch`.
+    Errors: `ModelMismatch`, `PolicyMismatch`, `WidthMismatch`; `Incompatible` for a converted SAE that was never checked on
+    real activations, and for one that writes another place than it reads.
     """
     lm, info = extractor.lm, sae.info
+    if type(sae.sae).targets is not AbstractSAE.targets:
+        raise Incompatible(
+            f"a {sae.sae.architecture!r} writes another place than it reads; a meter wants a dictionary of one place, such as "
+            "batchtopk; train one there"
+        )
+    require_measured(sae, "a meter")
     sae.sae.check_width(torch.empty(0, lm.d_model), f"layers.{extractor.tap.layer} of this model")
     if info.revision is not None and info.revision != lm.revision:
         raise ModelMismatch(
@@ -112,7 +120,8 @@ def _see(
         unigrams += torch.bincount(counted, minlength=vocab)
 
     def profile_of(sae: LoadedSAE) -> Profile:
-        dictionary = Dictionary(sae.sae.W_dec.detach(), sae.sae.b_dec.detach())
+        nothing = Codes(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1), sae.sae.d_sae)
+        dictionary = Dictionary(sae.sae.W_dec.detach(), sae.sae.decode(nothing)[0])
         width = sae.sae.d_sae
         return Profile.empty(
             extractor.lm.d_model,

@@ -9,10 +9,10 @@ from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import Artifact, read_artifact
 from perimetry.config import build
-from perimetry.errors import ConfigError, CorruptArtifact, DtypeMismatch, PolicyMismatch
+from perimetry.errors import CorruptArtifact, DtypeMismatch, PolicyMismatch, UnknownName
 from perimetry.runtime import DTYPES, Runtime, dtype_name, start
 from perimetry.sae import ARCHITECTURES
-from perimetry.sae.affine import AffineSAE, Weights
+from perimetry.sae.base import AbstractSAE, SAEState
 from perimetry.sae.formats.info import SAEInfo
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector
@@ -97,14 +97,14 @@ def _assemble(
     )
 
 
-def _sae(tensors: dict[str, Tensor], document: dict[str, Any]) -> AffineSAE:
+def _sae(tensors: dict[str, Tensor], document: dict[str, Any]) -> AbstractSAE:
     name = document["info"]["architecture"]
     cls = ARCHITECTURES.get(name)
-    if cls is None or not issubclass(cls, AffineSAE):
-        raise ConfigError(f"the meter's SAE is a {name!r}; wanted one of {', '.join(sorted(ARCHITECTURES))}")
-    basic = Weights(*(tensors[f] for f in Weights._fields))
-    extras = {k: v for k, v in tensors.items() if k not in Weights._fields}
-    sae = cls.rebuild(basic, extras=extras, settings=document["settings"], subtract_b_dec=document["subtract_b_dec"])
+    if cls is None:
+        raise UnknownName("architecture of the meter's SAE", str(name), ARCHITECTURES)
+    # Meters of version 0.1.0 keep that one setting beside the others.
+    older = {"subtract_b_dec": document["subtract_b_dec"]} if "subtract_b_dec" in document else {}
+    sae = cls.restore(SAEState(tensors, document["settings"] | older))
     sae.requires_grad_(requires_grad=False).eval()
     return sae
 

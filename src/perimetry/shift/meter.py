@@ -14,7 +14,7 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import write_artifact
 from perimetry.errors import ConfigError, DtypeMismatch, ModelMismatch, NonFinite, WidthMismatch
 from perimetry.runtime import dtype_name
-from perimetry.sae.affine import AffineSAE
+from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.info import SAEInfo
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
@@ -60,7 +60,7 @@ class Meter:
     def __init__(
         self,
         extractor: Extractor,
-        sae: AffineSAE,
+        sae: AbstractSAE,
         info: SAEInfo,
         normal: Normal,
         *,
@@ -242,14 +242,14 @@ class Meter:
 
     def save(self, path: Path) -> str:
         """Write everything but the language model to a folder, atomically; returns and keeps the digest."""
-        sae = {"W_enc": self.sae.W_enc, "W_dec": self.sae.W_dec, "b_enc": self.sae.b_enc, "b_dec": self.sae.b_dec}
+        sae = self.sae.state()
         state = {f"{n}|{k}": v for n, d in self.normal.detectors.items() for k, v in d.state().items()}
         references = {n: torch.tensor(r, dtype=torch.float64) for n, r in self.normal.references.items()}
         self.digest = write_artifact(
             path,
             KIND,
             {
-                "sae": {k: v.detach() for k, v in sae.items()} | self.sae.extras(),
+                "sae": sae.tensors,
                 "detectors": state,
                 "calibration": self.normal.calibration.state(),
                 "normal": {"clean_rate": self.normal.clean_rate, "context_offsets": self.normal.book.offsets}
@@ -266,8 +266,7 @@ class Meter:
                     "main": self.main,
                     "detectors": list(self.normal.detectors),
                     "info": self.info.model_dump(mode="json"),
-                    "settings": self.sae.settings(),
-                    "subtract_b_dec": self.sae.subtract_b_dec,
+                    "settings": sae.settings,
                     "details": self.details,
                 },
                 "contexts": list(self.normal.book.texts),

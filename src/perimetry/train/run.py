@@ -160,8 +160,7 @@ class Run:
         document = checkpoint.document
         self._require_same(document["config"])
         self._require_same_info(document["model_info"])
-        centre = checkpoint.tensors["parameter.b_dec"]
-        self.trainer = Trainer(self.config, float(document["scale"]), torch.zeros_like(centre))
+        self.trainer = Trainer(self.config, float(document["scale"]), torch.zeros(int(document["row_width"])))
         self.trainer.load(checkpoint)
         self.data = document["data"]
         self.log.start(self.step)

@@ -73,7 +73,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, scale: float, centre: ModelBias) -> None:
         """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations."""
-        self.config, self.scale = config, scale
+        self.config, self.scale, self.row_width = config, scale, centre.shape[0]
         self.sae = config.sae_class.fresh(config.start(centre.cpu())).to(centre.device)
         self.constraints = Constraints.of(config, self.sae)
         self.optimizer = torch.optim.Adam(
@@ -165,6 +165,7 @@ class Trainer:
         document: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "scale": self.scale,
+            "row_width": self.row_width,
             "average": self.average,
             "average_count": self.average_count,
         }
