@@ -1,13 +1,14 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.sae.steps.test_parity import OBJECTIVE, batch, make, mask, worst
+from tests.sae.steps.test_parity import OBJECTIVE, batch, compare, make, mask, worst
 
 from perimetry.errors import WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae import GatedSAE
 from perimetry.sae.affine import Weights, tiny_weights
+from perimetry.sae.steps import products
 from perimetry.sae.steps.auto import dense_step
 from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.sparse import sparse_step
@@ -20,7 +21,13 @@ def gated(seed: int = 0, n: int = 40) -> GatedSAE:
     return GatedSAE.restore(state._replace(tensors=state.tensors | more))
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.fixture(params=[-1.0, 2.0], ids=["by chunks", "by entries"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "DENSE_ABOVE", request.param)
+
+
+@pytest.mark.usefixtures("way")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.integers(1, 30),
     n=st.integers(1, 50),
@@ -34,12 +41,22 @@ def test_gradients_in_any_shape(tokens: int, n: int, n_dead: int, seed: int, aux
     assert worst(sparse_step(sae, acts, objective, dead), dense_step(sae, acts, objective, dead)) < 1e-9
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("n_dead", [0, 9])
+def test_all_that_a_step_says_in_both_ways(n_dead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "CHUNK_ELEMENTS", 16 * 40)
+    acts = batch(50)
+    acts[5:9] = 0
+    compare(gated(), acts, mask(n_dead))
+
+
 def by_hand() -> GatedSAE:
     """x = 1; q = 1, pi = 2, magnitude e^0 * 1 - 1/2 = 1/2; w = 2, so that x_hat = 1 and the gate alone writes 4."""
     weights = Weights(torch.ones(1, 1), torch.full((1, 1), 2.0), torch.ones(1), torch.zeros(1))
     return GatedSAE(weights, r_mag=torch.zeros(1), b_mag=torch.tensor([-0.5]))
 
 
+@pytest.mark.usefixtures("way")
 def test_one_latent_by_hand() -> None:
     found = sparse_step(by_hand(), torch.ones(1, 1), Objective(sparsity=0.5))
     assert found.reconstruction == 0

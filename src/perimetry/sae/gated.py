@@ -22,6 +22,8 @@ from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Terms
+from perimetry.sae.steps.doors import Doors, open_pass
+from perimetry.sae.steps.gates import much_fires
 from perimetry.sae.steps.products import decode, sampled, transposed
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 from perimetry.sae.terms.smooth import smooth_term
@@ -69,10 +71,17 @@ class GatedSAE(AffineSAE):
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:
-        return [AboveCut(pre.b_enc.new_zeros(()))]
+        cut = pre.b_enc.new_zeros(())
+        return [] if objective.smooth is None and much_fires(pre, cut) else [AboveCut(cut)]
+
+    def _doors(self) -> Doors:
+        growth = self.r_mag.detach().exp()
+        return Doors(self.W_dec.detach(), self.b_dec.detach(), self.b_enc.detach(), growth, self.b_mag.detach())
 
     @override
     def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms:
+        if not found:
+            return open_pass(pre, target, self._doors(), objective.sparsity)
         gate, decoder, tokens = found[0], self.W_dec.detach(), target.shape[0]
         offset = target - self.b_dec.detach()
         product = gate.values - self.b_enc.detach()[gate.columns]

@@ -6,7 +6,8 @@ shrunk. The active count is free.
 Forms of the sparsity term (`mode`): `target` steers the mean count of a batch towards k; `step` weighs the count itself;
 `token` steers the count of each token, which also penalises its spread and so the signal of counts under shift; `tanh`
 (Anthropic, January 2025) weighs a saturating function of the amplitude, with a wide window and gradients towards every
-parameter; its weight (here 5) could not be confirmed. The first three reach the cuts alone.
+parameter. Its weight could not be confirmed: 5 by default, meant for rows of norm sqrt(d_model) with d_model of several
+hundred; on narrow activations it silences every latent, so lower it there. The first three reach the cuts alone.
 """
 
 from collections.abc import Mapping

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from perimetry.axes import Acts, Decoder, LatentBias, Latents, ModelBias
-from perimetry.sae.steps.active import Active, flat_nonzero, stack_rows
 from perimetry.sae.steps.base import Objective, Penalty, SmoothTerm, Terms
 from perimetry.sae.steps.select import PreActivations
+from perimetry.sae.steps.tallies import Tally, nothing_listed
 
 __all__ = ["PULL", "STEEPNESS", "TanhPass", "dense_tanh"]
 
@@ -48,7 +48,7 @@ class TanhPass:
             "norms": torch.zeros_like(theta),
         }
         self.sparsity = 0.0
-        self.parts: list[Active] = []
+        self.tally = Tally(decoder.shape[0], decoder.device)
 
     def run(self, pre: PreActivations, target: Acts, b_dec: ModelBias) -> Terms:
         """All terms of a batch."""
@@ -58,7 +58,7 @@ class TanhPass:
             part = slice(start, start + chunk.shape[0])
             fires = chunk > self.theta
             codes = chunk * fires
-            self.parts.append(_entries(codes, fires))
+            self.tally.add(codes, fires)
             residual[part] = target[part] - codes @ self.decoder - b_dec
             upstream[part] = residual[part] * (-2 / tokens)
             towards = self._codes(chunk, codes, upstream[part] @ self.decoder.T, start, tokens)
@@ -70,7 +70,7 @@ class TanhPass:
         direction = self.decoder / self.norms[:, None].clamp(min=torch.finfo(self.norms.dtype).tiny)
         gradients = {"threshold": found["theta"], "W_dec": found["norms"][:, None] * direction}
         return Terms(
-            active=stack_rows(self.parts),
+            active=nothing_listed(tokens, self.decoder.shape[0], target),
             residual=residual,
             reconstruction=float(residual.square().sum()) / tokens,
             upstream=upstream,
@@ -79,6 +79,7 @@ class TanhPass:
             b_enc=found["b_enc"],
             penalty=Penalty(self.sparsity, None, gradients),
             further=0.0 if self.smooth is None else self.smooth.loss,
+            summary=self.tally.summary(),
         )
 
     def _codes(self, pre: Latents, codes: Latents, towards: Latents, start: int, tokens: int) -> Latents:
@@ -105,10 +106,3 @@ class TanhPass:
         below = (missing > 0).to(pre.dtype)
         self.towards["theta"] += weight * below.sum(0) * self.norms
         return towards.mul_(fires).addcmul_(below, self.norms, value=-weight)
-
-
-def _entries(codes: Latents, fires: Tensor) -> Active:
-    # A cut of 0 or below lets nothing fire that is not positive, so that every entry is one that fires.
-    flat = flat_nonzero(fires)
-    offsets = torch.nn.functional.pad(fires.sum(1).cumsum(0), (1, 0))
-    return Active(offsets, flat % codes.shape[1], codes.reshape(-1)[flat], codes.shape[1])
