@@ -1,6 +1,7 @@
 """A whole short training of each arm on the same rows, and the seconds that each needs to reach an error."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,7 +10,10 @@ from _bench import Bench
 from _common import row, spread
 from _crew import WorkerFailed
 
-__all__ = ["TARGETS", "Point", "reached", "train_whole"]
+__all__ = ["FACTORS", "TARGETS", "Point", "reached", "train_whole", "tune"]
+
+FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Learning rates that are tried, as multiples of the rule."""
 
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 """Fractions of variance unexplained; those that at least one arm passes after its first look are reported."""
@@ -37,14 +41,44 @@ def reached(curve: Sequence[Point], target: float) -> float | None:
     return None
 
 
-def curves(bench: Bench, size: Size, steps: int, seed: int, names: Sequence[str]) -> dict[str, list[Point]]:
+def base_of(name: str) -> str:
+    """The arm by which the learning rate of an arm is chosen: its library as it is by default."""
+    return ARMS[name].library
+
+
+def tune(bench: Bench, size: Size, steps: int, names: Sequence[str]) -> dict[str, float]:
+    """The factor on the learning rate that serves each library best, by the last error of a smaller training.
+
+    What is best depends on how a library scales and starts its weights, so one rate for all would compare that.
+    """
+    small = Size(max(1, size.batch // 4), size.d_model, max(size.k, size.width // 4), size.k)
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(base_of(n) for n in names):
+        worker, ends = bench.crew.of(ARMS[name].environment), {}
+        for factor in FACTORS[:2] if bench.tiny else FACTORS:
+            job = bench.job(ARMS[name], small, rows=steps, steps=steps)
+            try:
+                worker.ask("open", arm=name, job={**job.to_json(), "lr": factor * job.rate})
+                ends[factor] = worker.ask("train", arm=name, steps=steps)["fvu"]
+                worker.ask("close", arm=name)
+            except WorkerFailed as error:
+                bench.skip("training", name, small, str(error))
+        finite = {factor: end for factor, end in ends.items() if math.isfinite(end)}
+        found[name] = min(finite, key=finite.__getitem__) if finite else FACTORS[0]
+    return found
+
+
+def curves(
+    bench: Bench, size: Size, steps: int, seed: int, names: Sequence[str], factors: Mapping[str, float]
+) -> dict[str, list[Point]]:
     """Trainings by turns: each arm some steps, then the next one."""
     piece = max(1, steps // POINTS)
     found: dict[str, list[Point]] = {}
     for name in names:
         job = bench.job(ARMS[name], size, rows=steps, steps=steps, seed=seed)
+        rate = factors[base_of(name)] * job.rate
         try:
-            bench.crew.of(ARMS[name].environment).ask("open", arm=name, job=job.to_json())
+            bench.crew.of(ARMS[name].environment).ask("open", arm=name, job={**job.to_json(), "lr": rate})
             found[name] = []
         except WorkerFailed as error:
             bench.skip("training", name, size, str(error))
@@ -64,10 +98,11 @@ def curves(bench: Bench, size: Size, steps: int, seed: int, names: Sequence[str]
 def train_whole(bench: Bench, size: Size, steps: int) -> list[dict[str, Any]]:
     """Rows of the curves and of the seconds to each error. perimetry and its dense reference train on every seed."""
     names = bench.present(("perimetry", "perimetry_dense", *MAIN))
+    factors = tune(bench, size, steps, names)
     runs: dict[str, list[list[Point]]] = {name: [] for name in names}
     for seed in range(bench.arguments.seeds):
         ours = [name for name in names if not seed or ARMS[name].library == OURS.library]
-        for name, curve in curves(bench, size, steps, seed, ours).items():
+        for name, curve in curves(bench, size, steps, seed, ours, factors).items():
             runs[name].append(curve)
     runs = {name: found for name, found in runs.items() if found}
     about = {"section": "training", "architecture": "topk", **size._asdict(), "l0": size.k, "steps": steps}
@@ -80,7 +115,8 @@ def train_whole(bench: Bench, size: Size, steps: int) -> list[dict[str, Any]]:
                 for point in curve
             ]
         rate = [steps * size.batch / curve[-1].seconds for curve in found]
-        rows.append(row("training_tokens_per_s", name, "", spread(rate), **about))
+        factor = {"lr_factor": factors[base_of(name)]}
+        rows.append(row("training_tokens_per_s", name, "", spread(rate), **about, **factor))
         if name != "perimetry":
             times = [
                 other[-1].seconds / ours[-1].seconds for other, ours in zip(found, runs["perimetry"], strict=False)

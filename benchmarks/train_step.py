@@ -11,7 +11,7 @@ wait. Without --peers only perimetry and the products run.
 
 Sections: `speed` (TopK at several sizes), `architectures` (every architecture of perimetry at the first size), `memory` (peak
 of a step beyond the libraries, in a process of its own), `training` (a whole short training: seconds to reach a fraction
-of variance unexplained on rows that were held out). Activations are planted (a part of low rank, sums of a few directions,
+of variance unexplained on rows that were held out, at the learning rate that serves each library best). Activations are planted (a part of low rank, sums of a few directions,
 noise) or, where --store has the width, rows of a store.
 """
 

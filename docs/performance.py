@@ -212,13 +212,13 @@ def training(measured: dict[str, Any]) -> str:
         reached = {r["target"]: r for r in pick(measured, "training", "seconds_to_fvu", arm=arm)}
         last = " / ".join(f"{end:.4f}" for end in ends)
         cells = [f"{reached[goal]['estimate']:.1f}" if goal in reached else "" for goal in goals]
-        lines.append([NAMES[arm], count(rate["estimate"]), last, *cells])
+        lines.append([NAMES[arm], f"{rate['lr_factor']:g}", count(rate["estimate"]), last, *cells])
     batch, d, width, k = size_of(rates[0])
     caption = (
-        f"TopK, {rates[0]['steps']} steps, batch {batch}, d {d}, width {width}, k {k}. Last FVU: on rows that were held out, "
+        f"TopK, {rates[0]['steps']} steps, batch {batch}, d {d}, width {width}, k {k}. Rate: multiple of the rule. Last FVU: on rows that were held out, "
         "one number a seed. Then seconds of stepping to each FVU; empty where it was passed before the first look or never:"
     )
-    head = ["", "tokens a second", "last FVU", *(f"FVU {goal:g}, s" for goal in goals)]
+    head = ["", "rate", "tokens a second", "last FVU", *(f"FVU {goal:g}, s" for goal in goals)]
     return "\n\n".join(x for x in (caption, table(head, lines), skipped(measured, "training"), source(measured)) if x)
 
 

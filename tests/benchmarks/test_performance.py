@@ -55,7 +55,7 @@ def measured() -> dict[str, Any]:
     rows.append(row("memory", "peak_bytes", "perimetry", "", 270.0 * 2**20, HEADLINE, **about))
     rows.append(row("memory", "peak_ratio", "perimetry", "least", 1.2, HEADLINE, **about))
     for arm, rate in (("perimetry", 9000.0), ("saelens", 500.0)):
-        rows.append(row("training", "training_tokens_per_s", arm, "", rate, HEADLINE, steps=2))
+        rows.append(row("training", "training_tokens_per_s", arm, "", rate, HEADLINE, steps=2, lr_factor=4.0))
         for step, fvu in ((1, 0.6), (2, 0.4 if arm == "perimetry" else 0.55)):
             rows.append(row("training", "fvu", arm, "", fvu, HEADLINE, steps=2, step=step, seconds=float(step)))
     rows.append(row("training", "seconds_to_fvu", "perimetry", "", 1.5, HEADLINE, steps=2, target=0.5))
@@ -116,9 +116,9 @@ def test_architectures_memory_and_training(measured: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert lines(page().memory(measured))["perimetry"] == ["270", "72", "9", "1.20"]
     found = lines(page().training(measured))
-    assert found[""] == ["tokens a second", "last FVU", "FVU 0.5, s"]
-    assert found["perimetry"] == ["9,000", "0.4000", "1.5"]
-    assert found["SAELens"] == ["500", "0.5500", ""]
+    assert found[""] == ["rate", "tokens a second", "last FVU", "FVU 0.5, s"]
+    assert found["perimetry"] == ["4", "9,000", "0.4000", "1.5"]
+    assert found["SAELens"] == ["4", "500", "0.5500", ""]
 
 
 def test_every_arm_has_a_name(module: ModuleType) -> None:
