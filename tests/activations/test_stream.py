@@ -1,3 +1,4 @@
+import json
 import threading
 from collections import Counter
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from perimetry.activations import stream as stream_module
 from perimetry.activations.feed import read_kept, row_batches
 from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.site import Site
 from perimetry.activations.stream import LiveStream, StreamConfig
 from perimetry.activations.text import shuffled
 from perimetry.errors import ConfigError, Incompatible, NonFinite, TooFewSamples
@@ -77,9 +79,9 @@ def test_a_restored_stream_goes_on_after_reading_two_chunks_at_most(tiny_lm, doc
     state = first.state()
     read, real = [0], stream_module.read_kept
 
-    def counting(*args):
-        out = real(*args)
-        read[0] += out[1].tokens.shape[0]
+    def counting(*args, **more):
+        out = real(*args, **more)
+        read[0] += out[Site(1)].tokens.shape[0]
         return out
 
     monkeypatch.setattr(stream_module, "read_kept", counting)
@@ -135,3 +137,31 @@ def test_what_goes_wrong_while_reading_reaches_the_caller(tiny_lm, documents, ba
 def test_chunks_must_be_even(tiny_lm, documents):
     with pytest.raises(ConfigError, match="chunk_tokens is 201; wanted an even number"):
         LiveStream(tiny_lm, 1, documents, CONFIG.model_copy(update={"chunk_tokens": 201}))
+
+
+def test_several_places_come_side_by_side_from_one_pass(tiny_lm, documents):
+    sites = [Site(2), Site(0, "mlp_out")]
+    both = LiveStream(tiny_lm, sites, documents, CONFIG)
+    taken = take(both, 12, 64, 3)
+    assert taken[0].shape == (64, 64)
+    assert list(both.policies) == sites
+    assert both.policies[sites[0]].max_norm != both.policies[sites[1]].max_norm
+    # Where no token is a sink at either place, each half is what that place alone gives.
+    free = TokenPolicy(max_norm=1e9)
+    config = CONFIG.model_copy(update={"policy": free})
+    halves = [take(LiveStream(tiny_lm, site, documents, config), 12, 64, 3) for site in sites]
+    whole = take(LiveStream(tiny_lm, sites, documents, config), 12, 64, 3)
+    for row, left, right in zip(whole, *halves, strict=True):
+        assert torch.equal(row, torch.cat([left, right], 1))
+
+
+def test_a_stream_of_several_places_is_restored(tiny_lm, documents):
+    sites = [Site(0, "mlp_in"), Site(1)]
+    first = LiveStream(tiny_lm, sites, documents, CONFIG)
+    wanted = take(first, 21, 64, 3)
+    again = LiveStream(tiny_lm, sites, documents, CONFIG)
+    again.restore(json.loads(json.dumps(first.state())))
+    assert again.policies == first.policies
+    assert torch.equal(take(again, 1, 64, 3, 20)[0], wanted[20])
+    with pytest.raises(Incompatible, match="another live stream"):
+        LiveStream(tiny_lm, sites[::-1], documents, CONFIG).restore(first.state())

@@ -189,15 +189,19 @@ class ActivationStore:
         """The order in which `batches` visits the rows in an epoch; any entry is computed alone."""
         return Permutation(self._length, seed, epoch)
 
+    def batch_ids(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Int[Tensor, " row"]]:
+        """The rows of each batch of `batches`."""
+        step = start_step
+        while True:
+            yield shuffled_ids(self._length, seed, step * batch, batch)
+            step += 1
+
     def batches(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Acts]:
         """Shuffled batches in float32, without end, from any step at no cost.
 
         Every epoch visits every row once; a batch may straddle two epochs.
         """
-        step = start_step
-        while True:
-            yield self.rows(shuffled_ids(self._length, seed, step * batch, batch))
-            step += 1
+        return map(self.rows, self.batch_ids(batch, seed, start_step))
 
     def followed(self) -> Int[Tensor, " row"]:
         """Rows whose next row is the next token of the same document in what the model read, within a shard."""
@@ -210,12 +214,8 @@ class ActivationStore:
             self._followed = torch.cat(parts)
         return self._followed
 
-    def pairs(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Acts]:
-        """Shuffled batches of adjacent tokens: rows 2i and 2i + 1 of a batch follow each other in a document.
-
-        Every epoch visits every such pair once; a row may be the first of one pair and the second of another. Errors:
-        `UsageError` for an odd `batch`, `TooFewSamples` where no token follows another.
-        """
+    def pair_ids(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Int[Tensor, " row"]]:
+        """The rows of each batch of `pairs`."""
         if batch % 2:
             raise UsageError(f"a batch of {batch} rows cannot be pairs; give an even number")
         firsts, half, step = self.followed(), batch // 2, start_step
@@ -225,5 +225,13 @@ class ActivationStore:
             )
         while True:
             ids = firsts[shuffled_ids(firsts.numel(), seed, step * half, half)]
-            yield self.rows(torch.stack([ids, ids + 1], 1).reshape(-1))
+            yield torch.stack([ids, ids + 1], 1).reshape(-1)
             step += 1
+
+    def pairs(self, batch: int, seed: int = 0, start_step: int = 0) -> Iterator[Acts]:
+        """Shuffled batches of adjacent tokens: rows 2i and 2i + 1 of a batch follow each other in a document.
+
+        Every epoch visits every such pair once; a row may be the first of one pair and the second of another. Errors:
+        `UsageError` for an odd `batch`, `TooFewSamples` where no token follows another.
+        """
+        return map(self.rows, self.pair_ids(batch, seed, start_step))

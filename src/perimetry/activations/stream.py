@@ -13,6 +13,7 @@ from perimetry.activations.feed import Cursor, Cutter, fit_policies, read_kept, 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.permutation import Permutation
 from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.site import Site, SiteLike, as_site
 from perimetry.activations.tap import Tap
 from perimetry.activations.text import HasText, PackCursor, documents_digest, shuffled
 from perimetry.axes import Acts
@@ -33,7 +34,7 @@ class StreamConfig(Config):
     batch_rows: PositiveInt = 8
     """Packed rows of a forward pass."""
     chunk_tokens: PositiveInt = 65_536
-    """Tokens that are shuffled together; about three times as many are held. Even."""
+    """Tokens that are shuffled together; about three times as many are held, at each place that is read. Even."""
     policy: TokenPolicy = TokenPolicy()
     """Which tokens count; a missing sink threshold is fitted on the first 8192 tokens."""
     seed: int = 0
@@ -59,31 +60,42 @@ class LiveStream:
     """
 
     def __init__(
-        self, lm: LanguageModel, layer: int, documents: Sequence[HasText], config: StreamConfig | None = None
+        self,
+        lm: LanguageModel,
+        places: SiteLike | Sequence[SiteLike],
+        documents: Sequence[HasText],
+        config: StreamConfig | None = None,
     ) -> None:
         self.lm = lm
         """The model that is read."""
-        self.layer = Tap(lm, layer).layer
-        """The block whose output is read."""
+        chosen = [places] if isinstance(places, SiteLike) else list(dict.fromkeys(places))
+        self.sites = tuple(as_site(place) for place in chosen)
+        """The places that are read: their activations stand side by side in a row, of tokens that count at all of them."""
+        for site in self.sites:
+            Tap(lm, site.layer)
         self.config = config or StreamConfig()
         """How it reads and mixes."""
         self.d_model = lm.d_model
-        """Width of a row."""
+        """Width of the activations at one place."""
         if self.config.chunk_tokens % 2:
             raise ConfigError(f"chunk_tokens is {self.config.chunk_tokens}; wanted an even number; add one")
         self._documents = list(documents)
         self._starts = {0: ORIGIN}
-        self._policy: TokenPolicy | None = None
+        self._policies: dict[Site, TokenPolicy] | None = None
         self._identity: str | None = None
 
     @property
-    def policy(self) -> TokenPolicy:
-        """The token policy; its sink threshold is fitted at the first use. Errors: `TooFewSamples`, `NonFinite`."""
-        if self._policy is None:
+    def policies(self) -> dict[Site, TokenPolicy]:
+        """The token policy at each place; sink thresholds are fitted at the first use. Errors: `TooFewSamples`, `NonFinite`."""
+        if self._policies is None:
             c = self.config
-            first = self._epoch(0)
-            self._policy = fit_policies(self.lm, [self.layer], first, c.policy, c.context, c.batch_rows)[self.layer]
-        return self._policy
+            self._policies = fit_policies(self.lm, self.sites, self._epoch(0), c.policy, c.context, c.batch_rows)
+        return self._policies
+
+    @property
+    def policy(self) -> TokenPolicy:
+        """The token policy at the first place."""
+        return self.policies[self.sites[0]]
 
     def _epoch(self, epoch: int) -> list[HasText]:
         return shuffled(self._documents, f"{self.config.seed}:{epoch}")
@@ -92,13 +104,16 @@ class LiveStream:
         if self._identity is None:
             settings = self.config.model_copy(update={"background": True})
             digest = documents_digest(shuffled(self._documents, self.config.seed))
-            self._identity = f"{self.lm.revision}:{self.layer}:{settings.fingerprint()}:{digest}"
+            plain = self.sites == (Site(self.sites[0].layer),)
+            places = str(self.sites[0].layer) if plain else "+".join(map(str, self.sites))
+            self._identity = f"{self.lm.revision}:{places}:{settings.fingerprint()}:{digest}"
         return self._identity
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as plain JSON values: where the last chunks start, and the fitted threshold."""
+        """What `restore` needs, as plain JSON values: where the last chunks start, and the fitted thresholds."""
         starts = {str(k): list(v) for k, v in self._starts.items()}
-        return {"stream": self._name(), "max_norm": self.policy.max_norm, "starts": starts}
+        norms = [self.policies[site].max_norm for site in self.sites]
+        return {"stream": self._name(), "max_norm": norms if len(norms) > 1 else norms[0], "starts": starts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over where the chunks of an earlier stream started, so that `batches(start_step=...)` is cheap.
@@ -110,7 +125,9 @@ class LiveStream:
                 "the saved state is of another live stream (model, layer, configuration or documents differ); give the "
                 "same ones, or start anew"
             )
-        self._policy = self.config.policy.model_copy(update={"max_norm": state["max_norm"]})
+        norms = state["max_norm"] if isinstance(state["max_norm"], list) else [state["max_norm"]]
+        fitted = [self.config.policy.model_copy(update={"max_norm": norm}) for norm in norms]
+        self._policies = dict(zip(self.sites, fitted, strict=True))
         self._starts = {0: ORIGIN} | {int(k): Cursor(*v) for k, v in state["starts"].items()}
 
     def _remember(self, index: int, start: Cursor) -> None:
@@ -120,18 +137,21 @@ class LiveStream:
 
     def _chunks(self, first: int, stop: threading.Event) -> Iterator[_Chunk]:
         """Chunks from `first` on; those between the nearest known start and `first` are read and dropped."""
-        c, policy = self.config, self.policy
+        c, policies = self.config, self.policies
         index = max(k for k in self._starts if k <= first)
         at = self._starts[index]
         cutter = Cutter(c.chunk_tokens, at.skip)
         epoch, begin = at.epoch, PackCursor(at.document, at.offset)
         while not stop.is_set():
             documents, read = self._epoch(epoch), 0
-            for rows in row_batches(documents, self.lm, policy, c.context, c.batch_rows, begin):
+            for rows in row_batches(documents, self.lm, c.policy, c.context, c.batch_rows, begin):
                 # At interpreter exit nobody closes the generator, and the exit waits for this thread.
                 if stop.is_set() or not threading.main_thread().is_alive():
                     return
-                kept = read_kept(self.lm, rows, documents, {self.layer: policy}, self.lm.dtype)[self.layer]
+                found = read_kept(self.lm, rows, documents, policies, self.lm.dtype, aligned=True)
+                kept = found[self.sites[0]]
+                if len(found) > 1:
+                    kept = kept._replace(acts=torch.cat([found[site].acts for site in self.sites], 1))
                 read += kept.tokens.shape[0]
                 for piece in cutter.add(kept, epoch, rows[0].start):
                     if index >= first:
