@@ -31,8 +31,8 @@ class Arm:
                 **more,
             }
         )
-        scale = float(sample.square().sum(1).mean().rsqrt())
-        self.trainer = Trainer(config, scale, geometric_median(sample * scale))
+        self.scale = float(sample.square().sum(1).mean().rsqrt())
+        self.trainer = Trainer(config, self.scale, geometric_median(sample * self.scale))
 
     def step(self, batch: torch.Tensor) -> float:
         """Learn from a batch; returns the mean active count."""
@@ -40,8 +40,7 @@ class Arm:
 
     def reconstruct(self, rows: torch.Tensor) -> torch.Tensor:
         """What the SAE makes of raw rows."""
-        scale = self.trainer.scale
-        return self.trainer.sae(rows * scale).reconstruction / scale
+        return self.trainer.sae(rows * self.scale).reconstruction / self.scale
 
     def parameter_bytes(self) -> int:
         """Of all parameters."""
