@@ -18,13 +18,22 @@ __all__ = [
     "ModelBias",
     "PerPrompt",
     "PerToken",
+    "Read",
     "Residual",
+    "Rows",
     "TokenIds",
     "TokenMask",
+    "Written",
 ]
 
 Acts = Float[Tensor, "token d_model"]
 """Residual-stream vectors of flat tokens."""
+Read = Float[Tensor, "token d_in"]
+"""Vectors that an encoder reads, where they may be of another width than what is written."""
+Rows = Float[Tensor, "token row"]
+"""Rows of a source of activations: one vector, or several side by side."""
+Written = Float[Tensor, "token d_out"]
+"""Vectors that a decoder writes, where they may be of another width than what is read."""
 Latents = Float[Tensor, "token d_sae"]
 """Dense latents; only tests, dense reference paths and the encoder product hold one."""
 Encoder = Float[Tensor, "d_sae d_model"]

@@ -17,6 +17,7 @@ from perimetry.sae.sparsemax import SparsemaxSAE
 from perimetry.sae.standard import StandardSAE
 from perimetry.sae.temporal import TemporalSAE
 from perimetry.sae.topk import TopKSAE
+from perimetry.sae.transcoder import TranscoderSAE
 
 __all__ = [
     "ARCHITECTURES",
@@ -37,6 +38,7 @@ __all__ = [
     "StandardSAE",
     "TemporalSAE",
     "TopKSAE",
+    "TranscoderSAE",
     "Weights",
     "initial_weights",
 ]
@@ -54,5 +56,6 @@ ARCHITECTURES: dict[str, type[AbstractSAE]] = {
     "standard": StandardSAE,
     "temporal": TemporalSAE,
     "topk": TopKSAE,
+    "transcoder": TranscoderSAE,
 }
 """Name -> class."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents, ModelBias, PerToken
+from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents, ModelBias, PerToken, Read, Rows, Written
 from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae.base import AbstractSAE, Codes, SAEState, Start
@@ -219,6 +219,14 @@ class AffineSAE(AbstractSAE):
         """
         return None
 
+    def remainder(self, acts: Read, target: Written) -> Written:  # noqa: ARG002
+        """What codes and `b_dec` shall give of the target: all of it, save where something else gives a part."""
+        return target
+
+    def further_gradients(self, acts: Read, upstream: Written) -> dict[str, Tensor]:  # noqa: ARG002
+        """Gradients of parameters that are neither weights of the dictionary nor in the penalty, by name."""
+        return {}
+
     def own_terms(self) -> bool:
         """Whether `terms` does the work of the common step."""
         return type(self).terms is not AffineSAE.terms
@@ -232,7 +240,7 @@ class AffineSAE(AbstractSAE):
         return codes.new_zeros(())
 
     @override
-    def dense_losses(self, rows: Acts, objective: Objective, dead: Tensor) -> Losses:
+    def dense_losses(self, rows: Rows, objective: Objective, dead: Tensor) -> Losses:
         acts, target = self.inputs(rows), self.targets(rows)
         centred = acts - self.b_dec if self.subtract_b_dec else acts
         pre = centred @ self.W_enc.T + self.b_enc
@@ -255,7 +263,7 @@ class AffineSAE(AbstractSAE):
         """Terms beside reconstruction, sparsity and the auxiliary one, differentiable."""
         return dense_smooth(codes, objective.smooth)
 
-    def dense_reconstruction(self, acts: Acts, codes: Latents) -> Acts:  # noqa: ARG002
+    def dense_reconstruction(self, acts: Read, codes: Latents) -> Written:  # noqa: ARG002
         """The output of dense codes, differentiable."""
         return codes @ self.W_dec + self.b_dec
 

@@ -10,15 +10,30 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from perimetry.axes import Acts, Latents, ModelBias, PerToken
+from perimetry.axes import Acts, Latents, ModelBias, PerToken, Read, Rows, Written
 from perimetry.config import Config
 from perimetry.errors import WidthMismatch
 from perimetry.sae.steps.base import Losses, Objective
 
-__all__ = ["AbstractSAE", "AutogradSAE", "Codes", "CountMode", "Defaults", "Options", "SAEOutput", "SAEState", "Start"]
+__all__ = [
+    "AbstractSAE",
+    "AutogradSAE",
+    "Codes",
+    "CountMode",
+    "Defaults",
+    "Options",
+    "Reads",
+    "SAEOutput",
+    "SAEState",
+    "Start",
+]
 
 CountMode = Literal["free", "fixed", "budget"]
 """`free`: the active count may rise under shift; `fixed`: it cannot; `budget`: coupled to the other rows of a batch."""
+
+Reads = Literal["one", "pair", "several"]
+"""`one`: the activations at one place, which are read and given back; `pair`: those that are read, then those that shall be
+given; `several`: those at several places, all read and all given back."""
 
 S = TypeVar("S", bound="AbstractSAE")
 
@@ -131,6 +146,8 @@ class AbstractSAE(nn.Module, ABC):
     """The options that it takes."""
     anneals_k: ClassVar[bool] = False
     """Whether its training follows the count that `Objective` gives for a step."""
+    reads: ClassVar[Reads] = "one"
+    """What a row of its source holds."""
 
     W_dec: nn.Parameter
     """Decoder directions, one row a latent."""
@@ -149,6 +166,16 @@ class AbstractSAE(nn.Module, ABC):
     def d_model(self) -> int:
         """Width of the activations it reads and writes."""
         return self.W_dec.shape[1]
+
+    @property
+    def row_width(self) -> int:
+        """Width of the rows of a source that it trains on: `d_model`, save where a row holds a target too."""
+        return self.d_model
+
+    @classmethod
+    def row_parts(cls, row_width: int, options: Options) -> tuple[int, ...]:  # noqa: ARG003
+        """Widths of the parts of a row that are scaled each by itself. Errors: `ConfigError` for a row that has no such parts."""
+        return (row_width,)
 
     def check_width(self, acts: Tensor, where: str = "the input") -> None:
         """Raise `WidthMismatch` unless `acts` is `d_model` wide."""
@@ -171,11 +198,11 @@ class AbstractSAE(nn.Module, ABC):
         codes = self.encode(acts)
         return SAEOutput(codes, self.decode(codes))
 
-    def inputs(self, rows: Acts) -> Acts:
+    def inputs(self, rows: Rows) -> Read:
         """What the encoder reads of the rows of a source: all of them, save where a row holds a target too."""
         return rows
 
-    def targets(self, rows: Acts) -> Acts:
+    def targets(self, rows: Rows) -> Written:
         """What the decoder shall give back of the rows of a source: all of them, save where a row holds a target too."""
         return rows
 
@@ -196,6 +223,11 @@ class AbstractSAE(nn.Module, ABC):
     @abstractmethod
     def fold_scale(self, scale: float) -> None:
         """Make an SAE trained on `scale * x` read and write x itself; codes stay the same numbers."""
+
+    def fold_scales(self, scales: tuple[float, ...]) -> None:
+        """`fold_scale` with one scale for each of the `row_parts`."""
+        (scale,) = scales
+        self.fold_scale(scale)
 
     @abstractmethod
     def state(self) -> SAEState:

@@ -46,7 +46,7 @@ class _Entries(NamedTuple):
 
 
 def _applies(sae: AbstractSAE, optimizer: torch.optim.Optimizer) -> bool:
-    if not isinstance(sae, AffineSAE) or sae.own_terms():
+    if not isinstance(sae, AffineSAE) or sae.own_terms() or type(sae).remainder is not AffineSAE.remainder:
         return False
     group = optimizer.param_groups[0]
     plain = isinstance(optimizer, torch.optim.Adam) and not (group["amsgrad"] or group["weight_decay"])
@@ -174,7 +174,7 @@ def fused_step(
     if plain.penalty.gradients.keys() & set(MATRICES):
         return None
     decoder = sae.W_dec.detach()
-    weight = aux_weight(objective.aux, sae.d_model, among.numel())
+    weight = aux_weight(objective.aux, sae.W_dec.shape[1], among.numel())
     aux = None if aux_active is None else attempt(aux_active, plain.residual, decoder[among], weight)
     entries = _with_aux(plain, aux_active, None if aux is None else aux.upstream, among, decoder)
 

@@ -223,6 +223,11 @@ class TrainConfig(Config):
         """
         return self.dead_after if self.dead_after is not None else max(1, min(DEAD_AFTER, self.tokens // 10))
 
+    def row_parts(self, row_width: int) -> tuple[int, ...]:
+        """Widths of the parts of a row that are scaled each by itself."""
+        options = build(self.sae_class.options_type, self.options, f"options of {self.architecture}")
+        return self.sae_class.row_parts(row_width, options)
+
     def start(self, centre: ModelBias) -> Start:
         """What a fresh SAE starts from; `centre` is the first `b_dec`, in units of the scaled activations."""
         return Start(centre, self.width, self.k, self.seed, self.subtract_b_dec, self.chosen)

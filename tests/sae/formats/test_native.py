@@ -44,9 +44,6 @@ def test_every_architecture_comes_back_the_same(name: str, tmp_path: Path) -> No
 def test_every_architecture_computes_the_same(name: str, tmp_path: Path) -> None:
     sae = CLASSES[name].tiny()
     acts = torch.randn(20, sae.d_model, generator=generator(3))
-    acts = acts if name not in ("transcoder", "crosscoder") else sae.inputs(torch.randn(20, 64, generator=generator(3)))
-    if acts.shape[1] != sae.d_model:
-        pytest.skip("rows of this architecture are not as wide as its output")
     loaded = saved(sae, tmp_path / "s").sae
     assert torch.equal(sae(acts).reconstruction, loaded(acts).reconstruction)
 

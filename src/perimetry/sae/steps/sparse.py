@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perimetry.axes import Acts, ModelBias
+from perimetry.axes import Acts, ModelBias, Read, Written
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
@@ -106,7 +106,7 @@ def gather(
         return found, None
     # The dead latents are a dictionary of their own: columns of the result are positions in `dead`.
     among = PreActivations(pre.acts, pre.W_enc[dead], pre.b_enc[dead])
-    return found, collect(among, [TopK(aux_count(sae.d_model, dead.numel()))])[0]
+    return found, collect(among, [TopK(aux_count(sae.W_dec.shape[1], dead.numel()))])[0]
 
 
 class Plain(NamedTuple):
@@ -155,7 +155,7 @@ def plain_forward(
     return Plain(active, delta, upstream, error, penalty, 0.0 if smooth is None else smooth.loss)
 
 
-def _plain(sae: AffineSAE, found: list[Active], centred: Acts, target: Acts, objective: Objective) -> Terms:
+def _plain(sae: AffineSAE, found: list[Active], centred: Read, target: Written, objective: Objective) -> Terms:
     """All terms and gradients of a batch without an auxiliary loss."""
     plain = plain_forward(sae, found, target, objective)
     order, codes = plain.active.by_column(), plain.active.replace(plain.delta)
@@ -185,13 +185,15 @@ def sparse_step(
     rows = rows.to(sae.W_dec.dtype)
     target, pre = sae.targets(rows), sae.pre_activations(sae.inputs(rows))
     found, aux_active = gather(sae, pre, objective, among)
-    terms = sae.terms(found, pre, target, objective) or _plain(sae, found, pre.acts, target, objective)
+    rest = sae.remainder(pre.acts, target)
+    terms = sae.terms(found, pre, rest, objective) or _plain(sae, found, pre.acts, rest, objective)
     gradients = _Gradients(sae, pre.acts, terms)
-    weight = aux_weight(objective.aux, sae.d_model, among.numel())
+    weight = aux_weight(objective.aux, sae.W_dec.shape[1], among.numel())
     aux = None if aux_active is None else attempt(aux_active, terms.residual, sae.W_dec.detach()[among], weight)
     if aux is not None:
         gradients.dead(aux, among)
     result, active = gradients.finish(terms.upstream), terms.active
+    result |= sae.further_gradients(pre.acts, terms.upstream)
     for name, extra in terms.penalty.gradients.items():
         result[name] = result[name] + extra if name in result else extra
     summary = terms.summary or summarise(active)
