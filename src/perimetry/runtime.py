@@ -11,7 +11,17 @@ from pydantic import Field
 from perimetry.config import Config
 from perimetry.errors import ConfigError
 
-__all__ = ["Dtype", "Runtime", "RuntimeConfig", "dtype_name", "fingerprint", "generator", "native_bf16", "start"]
+__all__ = [
+    "Dtype",
+    "Runtime",
+    "RuntimeConfig",
+    "computes_with",
+    "dtype_name",
+    "fingerprint",
+    "generator",
+    "native_bf16",
+    "start",
+]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -96,6 +106,18 @@ def fingerprint() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def computes_with() -> dict[str, Any]:
+    """What the last bits of a computation depend on beside its inputs, without a look at the hardware that takes time."""
+    from perimetry import __version__
+
+    return {
+        "perimetry": __version__,
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 

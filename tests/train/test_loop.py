@@ -14,10 +14,12 @@ from tests.train.planted import Planted, config
 
 from perimetry.errors import ConfigError, Locked, NonFinite, TooFewSamples
 from perimetry.measures.dictionary import redundancy
+from perimetry.runtime import computes_with
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.formats import load_sae
 from perimetry.storage import hash_file, lock
 from perimetry.train import Restorable, train, train_many
+from perimetry.train.checkpoint import latest_checkpoint, save_checkpoint
 from perimetry.train.log import read_log
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +229,9 @@ def test_configs_that_need_other_batches_do_not_go_together(tmp_path: Path) -> N
         train_many([config(), config(batch=32)], Planted(), [tmp_path / "a", tmp_path / "b"])
     with pytest.raises(ConfigError, match="2 configs and 1 folders"):
         train_many([config(), config()], Planted(), [tmp_path / "a"])
-    with pytest.raises(ConfigError, match="each with a folder of its own"):
+    with pytest.raises(
+        ConfigError, match="2 SAEs to train in 1 folders; give one or more, each with a folder of its own"
+    ):
         train_many([config(), config()], Planted(), [tmp_path / "a", tmp_path / "a"])
 
 
@@ -256,6 +260,39 @@ def test_activations_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NonFinite, match="step 12: 1 of 64 activation rows hold NaN or infinity"):
         train(config(), Broken(), tmp_path)
     train(config(), Planted(), tmp_path)
+
+
+def test_what_kills_leave_in_the_midst_of_saves_is_removed_before_it_piles_up(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), Dies(20), tmp_path)
+    torn = tmp_path / "checkpoints" / ".tmp-step-000000021.0badc0de"
+    torn.mkdir()
+    (torn / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), Dies(30), tmp_path)
+    assert not torn.exists()
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000000021", "step-000000028"]
+
+
+def test_a_checkpoint_tells_code_and_threads_and_a_resume_across_them_is_written_down(tmp_path: Path) -> None:
+    whole = train(config(), Planted(), tmp_path / "whole")
+    assert "resumed_across" not in whole.info.details
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), Dies(20), out)
+    newest = latest_checkpoint(out / "checkpoints")
+    assert newest is not None
+    assert newest.document["computes_with"] == computes_with()
+    older = newest.document | {"computes_with": computes_with() | {"perimetry": "0.0.9", "threads": 3}}
+    save_checkpoint(out / "checkpoints", newest._replace(document=older))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), Dies(30), out)
+    found = train(config(), Planted(), out)
+    assert found.info.details["resumed_across"] == [
+        f"step 14: perimetry 0.0.9 -> {computes_with()['perimetry']}",
+        "step 14: threads 3 -> 1",
+    ]
+    assert weights_hash(out) == weights_hash(tmp_path / "whole")
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:

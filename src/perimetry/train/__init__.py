@@ -1,8 +1,8 @@
 """Training of sparse autoencoders: the recipe, the loop, checkpoints and the log."""
 
-from perimetry.train.loop import train, train_many
+from perimetry.train.loop import train, train_jobs, train_many
 from perimetry.train.recipe import TrainConfig
-from perimetry.train.run import TrainResult
-from perimetry.train.source import Restorable, Source
+from perimetry.train.run import Job, TrainResult
+from perimetry.train.source import Restorable, Source, View
 
-__all__ = ["Restorable", "Source", "TrainConfig", "TrainResult", "train", "train_many"]
+__all__ = ["Job", "Restorable", "Source", "TrainConfig", "TrainResult", "View", "train", "train_jobs", "train_many"]

@@ -1,13 +1,15 @@
-"""What is fitted before the steps: scale and first centre."""
+"""What is fitted before the steps: scales and first centre."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from perimetry.axes import Acts, ModelBias
 from perimetry.errors import NonFinite, TooFewSamples
 
-__all__ = ["fit_scale", "geometric_median", "require_finite"]
+__all__ = ["fit_centre", "fit_scale", "fit_scales", "geometric_median", "require_finite", "scale_row"]
 
 FLOOR = 1e-6
 
@@ -44,6 +46,27 @@ def fit_scale(sample: Acts, rule: str) -> float:
     if size == 0:
         raise NonFinite("every activation is zero, so that no scale brings them to 1; check model, layer and text")
     return 1.0 / size
+
+
+def fit_scales(sample: Acts, rule: str, parts: Sequence[int]) -> tuple[float, ...]:
+    """`fit_scale` of each part of the rows; `parts` are their widths, side by side."""
+    return tuple(fit_scale(part, rule) for part in sample.split(list(parts), dim=1))
+
+
+def scale_row(scales: Sequence[float], parts: Sequence[int]) -> Tensor:
+    """What rows are multiplied with: one number, or one a column where the parts have scales of their own.
+
+    >>> scale_row((2.0, 3.0), (1, 2))
+    tensor([2., 3., 3.])
+    """
+    if len(scales) == 1:
+        return torch.tensor(scales[0], dtype=torch.float32)
+    return torch.cat([torch.full((width,), scale) for scale, width in zip(scales, parts, strict=True)])
+
+
+def fit_centre(sample: Acts, parts: Sequence[int]) -> ModelBias:
+    """The geometric median of each part of the rows, side by side."""
+    return torch.cat([geometric_median(part) for part in sample.split(list(parts), 1)])
 
 
 def geometric_median(sample: Acts, iterations: int = 100, tolerance: float = 1e-6) -> ModelBias:

@@ -9,10 +9,10 @@ from perimetry.errors import ConfigError
 from perimetry.storage import lock
 from perimetry.train.progress import TrainProgress
 from perimetry.train.recipe import TrainConfig
-from perimetry.train.run import Run, TrainResult
-from perimetry.train.source import Feed, Source
+from perimetry.train.run import Job, Run, TrainResult
+from perimetry.train.source import AHEAD, Feed, Source, View
 
-__all__ = ["train", "train_many"]
+__all__ = ["train", "train_jobs", "train_many"]
 
 SHARED = ("batch", "data_seed", "fit_tokens", "paired", "threshold_tokens", "tokens")
 
@@ -51,14 +51,27 @@ def train_many(
 
     The configs must agree on what decides the batches and their number. Errors: as `train`.
     """
-    _require_shared(configs, outs)
+    if len(configs) != len(outs):
+        raise ConfigError(f"{len(configs)} configs and {len(outs)} folders; give each config a folder of its own")
+    jobs = [Job(config, out, View(), model_info or {}) for config, out in zip(configs, outs, strict=True)]
+    return train_jobs(jobs, source, resume=resume, progress=progress)
+
+
+def train_jobs(
+    jobs: Sequence[Job], source: Source, *, resume: bool = True, progress: bool = False, ahead: int = AHEAD
+) -> list[TrainResult]:
+    """As `train_many`, each SAE on columns of its own of the rows of `source`, with its own `SAEInfo`.
+
+    `ahead` batches are read by another thread while the SAEs learn; the batches are the same with any number.
+    """
+    _require_shared(jobs)
     with contextlib.ExitStack() as stack:
-        for out in outs:
-            stack.enter_context(lock(out))
-        runs = [Run(c, out, model_info or {}, resume=resume) for c, out in zip(configs, outs, strict=True)]
+        for job in jobs:
+            stack.enter_context(lock(job.out))
+        runs = [Run(job, resume=resume) for job in jobs]
         pending = [run for run in runs if run.result is None]
         if pending:
-            feed = stack.enter_context(contextlib.closing(Feed(source, pending[0].config)))
+            feed = stack.enter_context(contextlib.closing(Feed(source, pending[0].config, ahead)))
             _begin(pending, feed)
             _step_through(pending, feed, stack.enter_context(TrainProgress(shown=progress)))
             held = feed.held_out()
@@ -67,13 +80,14 @@ def train_many(
         return [run.result for run in runs if run.result is not None]
 
 
-def _require_shared(configs: Sequence[TrainConfig], outs: Sequence[Path]) -> None:
-    if not configs or len(configs) != len(outs) or len({out.absolute() for out in outs}) != len(outs):
+def _require_shared(jobs: Sequence[Job]) -> None:
+    if not jobs or len({job.out.absolute() for job in jobs}) != len(jobs):
         raise ConfigError(
-            f"{len(configs)} configs and {len(outs)} folders; give one or more configs, each with a folder of its own"
+            f"{len(jobs)} SAEs to train in {len({job.out.absolute() for job in jobs})} folders; give one or more, each with a "
+            "folder of its own"
         )
     for name in SHARED:
-        values = {getattr(config, name) for config in configs}
+        values = {getattr(job.config, name) for job in jobs}
         if len(values) > 1:
             raise ConfigError(
                 f"SAEs that are trained on the same batches need the same {name}, these have {sorted(values)}; train "

@@ -11,22 +11,36 @@ from torch import Tensor
 from perimetry.artifact import MANIFEST
 from perimetry.axes import Acts
 from perimetry.config import build
-from perimetry.errors import ConfigError
+from perimetry.errors import ConfigError, WidthMismatch
 from perimetry.measures.reconstruction import ReconstructionSums
 from perimetry.measures.sparsity import dead_share, density, fires, l0
+from perimetry.runtime import computes_with
 from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.storage import hash_json, remove_stale
 from perimetry.train.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
-from perimetry.train.fits import fit_scale, geometric_median, require_finite
+from perimetry.train.fits import fit_centre, fit_scales, require_finite, scale_row
 from perimetry.train.log import TrainLog
 from perimetry.train.recipe import TrainConfig
-from perimetry.train.source import Held
+from perimetry.train.source import Held, View
 from perimetry.train.trainer import Trainer
 
-__all__ = ["Run", "TrainResult"]
+__all__ = ["Job", "Run", "TrainResult"]
 
 EVALUATION_ROWS = 4096
+
+
+class Job(NamedTuple):
+    """One SAE to train."""
+
+    config: TrainConfig
+    """How."""
+    out: Path
+    """Folder of the training."""
+    view: View = View()
+    """What it reads of the rows of the source."""
+    model_info: Mapping[str, Any] = {}
+    """Fields of `SAEInfo` that say what the activations are."""
 
 
 class TrainResult(NamedTuple):
@@ -78,15 +92,19 @@ class Run:
     The caller holds the lock of the folder.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, model_info: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, job: Job, *, resume: bool) -> None:
         """Find what is there already. Errors: `ConfigError` when it is the work of another config."""
-        self.config, self.out = config, out
-        self.info = build(SAEInfo, {**model_info, "architecture": config.architecture}, "model_info")
+        self.config, self.out, self.view = job.config, job.out, job.view
+        self.info = build(SAEInfo, {**job.model_info, "architecture": self.config.architecture}, "model_info")
         self.trainer: Trainer | None = None
         self.data: str | None = None
         self.result: TrainResult | None = None
-        self.log = TrainLog(out / "log.jsonl", config.log_every)
-        remove_stale(out)
+        self.across: list[str] = []
+        """Where a resumed run computes with other things than the one before: bits may differ from there on."""
+        self.log = TrainLog(self.out / "log.jsonl", self.config.log_every)
+        # What a kill in the middle of a save leaves would pile up, kill by kill.
+        remove_stale(self.out)
+        remove_stale(self.checkpoints)
         if not resume:
             remove_checkpoints(self.checkpoints)
             return
@@ -150,9 +168,11 @@ class Run:
 
     def begin(self, sample: Acts) -> None:
         """Start from seeded weights, with scale and centre fitted on `sample`. Errors: `NonFinite`, `TooFewSamples`."""
-        require_finite(sample, "the tokens for the fits")
-        scale = fit_scale(sample, self.config.scale_rule)
-        self.trainer = Trainer(self.config, scale, geometric_median(sample * scale))
+        rows = self.view.of(sample)
+        require_finite(rows, "the tokens for the fits")
+        parts = self.config.row_parts(rows.shape[1])
+        scales = fit_scales(rows, self.config.scale_rule, parts)
+        self.trainer = Trainer(self.config, scales, fit_centre(rows * scale_row(scales, parts), parts))
         self.log.start(0)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -160,14 +180,26 @@ class Run:
         document = checkpoint.document
         self._require_same(document["config"])
         self._require_same_info(document["model_info"])
-        self.trainer = Trainer(self.config, float(document["scale"]), torch.zeros(int(document["row_width"])))
+        scale = document["scale"]
+        scales = scale if isinstance(scale, list) else [float(scale)]
+        self.trainer = Trainer(self.config, scales, torch.zeros(int(document["row_width"])))
         self.trainer.load(checkpoint)
         self.data = document["data"]
+        before, now = document.get("computes_with", {}), computes_with()
+        changed = [f"step {self.step}: {k} {before[k]} -> {now[k]}" for k in sorted(before) if before[k] != now.get(k)]
+        self.across = [*document.get("across", []), *changed]
         self.log.start(self.step)
 
     def require_data(self, first: Acts) -> None:
         """Remember the first batch, or check it. Errors: `ConfigError` when it is not the one trained on before."""
-        identity = hashlib.sha256(first.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        rows = self.view.of(first)
+        assert self.trainer is not None, "begin or resume comes first"
+        if rows.shape[1] != self.trainer.row_width:
+            raise WidthMismatch(
+                f"{self.out} holds a training on rows of width {self.trainer.row_width}, this source gives {rows.shape[1]}; "
+                "give the same data, or another folder"
+            )
+        identity = hashlib.sha256(rows.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
         if self.data not in (None, identity):
             raise ConfigError(
                 f"{self.out} holds a training on other activations than this source gives; give the same data, dtype and "
@@ -182,7 +214,7 @@ class Run:
     def advance(self, acts: Acts) -> dict[str, Any] | None:
         """One step on a batch; gives the line of the log, where one was due."""
         assert self.trainer is not None, "begin or resume comes first"
-        return self.log.add(self.trainer, self.trainer.advance(acts))
+        return self.log.add(self.trainer, self.trainer.advance(self.view.of(acts)))
 
     def checkpoint_due(self) -> bool:
         """Whether the step just made ends with a checkpoint."""
@@ -192,22 +224,31 @@ class Run:
         """Write a checkpoint."""
         assert self.trainer is not None, "begin or resume comes first"
         state = self.trainer.state()
-        more = {"data": self.data, "model_info": self._info_hash(), "source": source_state}
+        more = {
+            "data": self.data,
+            "model_info": self._info_hash(),
+            "source": source_state,
+            "computes_with": computes_with(),
+            "across": self.across,
+        }
         save_checkpoint(self.checkpoints, state._replace(document=state.document | more))
 
     def finish(self, held: Held) -> TrainResult:
         """Fit the threshold, fold the scale, measure, write the SAE, remove the checkpoints."""
-        trainer, config = self.trainer, self.config
+        trainer, config, acts = self.trainer, self.config, self.view.of(held.acts)
         assert trainer is not None, "begin or resume comes first"
         sae = trainer.sae
         sae.requires_grad_(False).eval()  # noqa: FBT003
-        sae.fold_scale(trainer.scale)
-        details: dict[str, Any] = {"scale": trainer.scale, "model_info": self._info_hash(), "held_unseen": held.unseen}
-        settled = sae.settle(held.acts, config.k)
+        sae.fold_scales(trainer.scales)
+        scale = trainer.scales[0] if len(trainer.scales) == 1 else list(trainer.scales)
+        details: dict[str, Any] = {"scale": scale, "model_info": self._info_hash(), "held_unseen": held.unseen}
+        if self.across:
+            details["resumed_across"] = self.across
+        settled = sae.settle(acts, config.k)
         if settled:
             details |= {"threshold_ema": trainer.threshold} | settled
-        measured = measure(sae, held.acts)
-        details |= {"fvu": measured.fvu, "l0": measured.l0, "dead": measured.dead, "held_tokens": held.acts.shape[0]}
+        measured = measure(sae, acts)
+        details |= {"fvu": measured.fvu, "l0": measured.l0, "dead": measured.dead, "held_tokens": acts.shape[0]}
         info = self.info.model_copy(
             update={
                 "tokens": trainer.tokens,

@@ -6,12 +6,16 @@ from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 
-from perimetry.axes import Acts
+from perimetry.axes import Acts, Read, Rows
 from perimetry.errors import ConfigError, Incompatible, TooFewSamples
+from perimetry.train.ahead import ReadAhead
 from perimetry.train.fits import require_finite
 from perimetry.train.recipe import TrainConfig
 
-__all__ = ["Feed", "Held", "Paired", "Restorable", "Source"]
+__all__ = ["AHEAD", "Feed", "Held", "Paired", "Restorable", "Source", "View"]
+
+AHEAD = 2
+"""Batches that are read ahead where nothing else is said."""
 
 
 @runtime_checkable
@@ -58,12 +62,33 @@ class Held(NamedTuple):
     """Whether training never saw them; None where the source does not tell its length, or where rows are in two pairs."""
 
 
+class View(NamedTuple):
+    """The columns of a source's rows that one SAE is trained on.
+
+    >>> View(((4, 6), (0, 1))).of(torch.arange(6.0)[None])
+    tensor([[4., 5., 0.]])
+    """
+
+    spans: tuple[tuple[int, int], ...] | None = None
+    """First and last column (excluded) of each part, in the order in which the SAE wants them; None is all."""
+
+    def of(self, rows: Rows) -> Read:
+        """Those columns, side by side."""
+        if self.spans is None:
+            return rows
+        # In one piece even where one span would do: sums over strided rows differ in their last bits.
+        return torch.cat([rows[:, start:stop] for start, stop in self.spans], 1)
+
+
 @final
 class Feed:
-    """The batches of one training in order, each read once: those of the fits are handed out again as the first ones."""
+    """The batches of one training in order, each read once: those of the fits are handed out again as the first ones.
 
-    def __init__(self, source: Source, config: TrainConfig) -> None:
-        self.source, self.config = source, config
+    `ahead` batches are read by another thread while the trainer is busy; 0 reads each when it is asked for.
+    """
+
+    def __init__(self, source: Source, config: TrainConfig, ahead: int = 0) -> None:
+        self.source, self.config, self.ahead = source, config, ahead
         self._head: list[Acts] = []
         self._batches: Iterator[Acts] | None = None
         self._next = 0
@@ -79,6 +104,11 @@ class Feed:
 
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint must know of the source."""
+        if isinstance(self._batches, ReadAhead) and self._batches.state is not None:
+            return self._batches.state
+        return self._ask()
+
+    def _ask(self) -> dict[str, Any] | None:
         return self.source.state() if isinstance(self.source, Restorable) else None
 
     def first(self) -> Acts:
@@ -100,6 +130,10 @@ class Feed:
         return -(-tokens // self.config.batch)
 
     def _open(self, step: int) -> Iterator[Acts]:
+        batches = self._of_source(step)
+        return ReadAhead(batches, self._ask, self.ahead) if self.ahead else batches
+
+    def _of_source(self, step: int) -> Iterator[Acts]:
         config = self.config
         if not config.paired:
             return self.source.batches(config.batch, config.data_seed, step)
@@ -120,6 +154,7 @@ class Feed:
         """The batch of `step`. Errors: `TooFewSamples` when the source has ended, `NonFinite`."""
         if step < len(self._head):
             return self._finite(self._head[step], step)
+        self._head = []  # the fits are over: as many rows as they needed would lie in memory for the whole run
         if self._batches is None or self._next != step:
             self.close()
             self._batches = self._open(step)
@@ -156,6 +191,6 @@ class Feed:
 
     def close(self) -> None:
         """Stop the source's reader, if it has one."""
-        if isinstance(self._batches, Generator):
+        if isinstance(self._batches, ReadAhead | Generator):
             self._batches.close()
         self._batches = None

@@ -1,7 +1,7 @@
 """The state of one SAE in training, and one step of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.train.checkpoint import Checkpoint
 from perimetry.train.constraints import Constraints
+from perimetry.train.fits import scale_row
 from perimetry.train.fused import Fused, fused_step
 from perimetry.train.recipe import TrainConfig
 from perimetry.train.rows import update_rows
@@ -71,9 +72,14 @@ def _update(
 class Trainer:
     """One SAE, its optimiser and its counters. Two trainers that get the same batches never influence each other."""
 
-    def __init__(self, config: TrainConfig, scale: float, centre: ModelBias) -> None:
-        """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations."""
-        self.config, self.scale, self.row_width = config, scale, centre.shape[0]
+    def __init__(self, config: TrainConfig, scale: float | Sequence[float], centre: ModelBias) -> None:
+        """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations.
+
+        `scale` is one number, or one for each part of a row.
+        """
+        self.config, self.row_width = config, centre.shape[0]
+        self.scales = (float(scale),) if isinstance(scale, float | int) else tuple(scale)
+        self.scale = scale_row(self.scales, config.row_parts(self.row_width)).to(centre.device)
         self.sae = config.sae_class.fresh(config.start(centre.cpu())).to(centre.device)
         self.constraints = Constraints.of(config, self.sae)
         self.optimizer = torch.optim.Adam(
@@ -162,9 +168,10 @@ class Trainer:
             tensors[f"parameter.{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = value
+        tensors |= {f"buffer.{name}": buffer for name, buffer in self.sae.named_buffers()}
         document: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
-            "scale": self.scale,
+            "scale": list(self.scales),
             "row_width": self.row_width,
             "average": self.average,
             "average_count": self.average_count,
@@ -183,6 +190,9 @@ class Trainer:
             }
             if state:
                 self.optimizer.state[parameter] = state
+        for name, buffer in self.sae.named_buffers():
+            # Checkpoints of before the buffers were in them are of architectures whose buffers follow from the seed.
+            buffer.copy_(checkpoint.tensors.get(f"buffer.{name}", buffer))
         self.since_fired.copy_(checkpoint.tensors["since_fired"])
         self.average = float(checkpoint.document["average"])
         self.average_count = int(checkpoint.document["average_count"])
