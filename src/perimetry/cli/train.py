@@ -18,7 +18,7 @@ def train(
     model: Annotated[str, Parameter(help="Asset name, local folder or hub id.")] = "smollm2-135m-instruct",
     text: Annotated[str, Parameter(help="Asset name, .jsonl, .txt or folder to train on.")] = "wikipedia",
     layer: Annotated[int | None, Parameter(help="Block to tap, from 0; default: the middle one.")] = None,
-    architecture: Annotated[str | None, Parameter(help="standard, jumprelu, topk or batchtopk.")] = None,
+    architecture: Annotated[str | None, Parameter(help="Name in the table of docs/sae.md, such as batchtopk.")] = None,
     width: Annotated[int | None, Parameter(help="Latents of the dictionary.")] = None,
     k: Annotated[int | None, Parameter(help="Target of active latents per token.")] = None,
     tokens: Annotated[int | None, Parameter(help="Training tokens in all, repeats included.")] = None,
