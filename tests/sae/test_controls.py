@@ -97,3 +97,10 @@ def test_the_identity_is_exact() -> None:
     out = identity(8)(acts())
     assert torch.equal(out.reconstruction, acts())
     assert bool((out.codes.count() == 8).all())
+
+
+def test_a_transcoder_has_no_untrained_twin() -> None:
+    with pytest.raises(
+        ConfigError, match="reads width 8 and writes 6; only a dictionary with one width has an untrained twin"
+    ):
+        untrained(tiny("transcoder"), 5, acts(), 4)
