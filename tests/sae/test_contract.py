@@ -9,7 +9,7 @@ import torch
 
 from perimetry.errors import WidthMismatch
 from perimetry.runtime import generator
-from perimetry.sae import ARCHITECTURES, AbstractSAE, AffineSAE, Codes
+from perimetry.sae import ARCHITECTURES, AbstractSAE, AffineSAE, Codes, CrosscoderSAE
 from perimetry.sae.base import Start
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.sae.steps import products
@@ -174,6 +174,7 @@ def test_the_inference_rule_by_a_second_hand(affine: AffineSAE, acts: torch.Tens
         expected = (extras["r_mag"].exp() * product + extras["b_mag"]).relu() * (pre > 0)
     else:
         learned = affine.extras().get("threshold", torch.zeros(1))
-        expected = torch.where(pre > affine.settings().get("threshold", learned), pre, 0)
+        sizes = affine.source_norms().norms.sum(1) if isinstance(affine, CrosscoderSAE) else 1.0
+        expected = torch.where(pre * sizes > affine.settings().get("threshold", learned), pre, 0)
         assert bool((expected == 0).any())
     torch.testing.assert_close(affine.encode(acts).dense(), expected, rtol=1e-5, atol=1e-6)

@@ -7,6 +7,7 @@ from perimetry.sae.affine import AffineSAE, Weights, initial_weights
 from perimetry.sae.archetypal import ArchetypalSAE
 from perimetry.sae.base import AbstractSAE, Codes, CountMode, SAEOutput
 from perimetry.sae.batchtopk import BatchTopKSAE
+from perimetry.sae.crosscoder import CrosscoderSAE
 from perimetry.sae.gated import GatedSAE
 from perimetry.sae.hierarchical import HierarchicalTopKSAE
 from perimetry.sae.jumprelu import JumpReLUSAE
@@ -27,6 +28,7 @@ __all__ = [
     "BatchTopKSAE",
     "Codes",
     "CountMode",
+    "CrosscoderSAE",
     "GatedSAE",
     "HierarchicalTopKSAE",
     "JumpReLUSAE",
@@ -46,6 +48,7 @@ __all__ = [
 ARCHITECTURES: dict[str, type[AbstractSAE]] = {
     "archetypal": ArchetypalSAE,
     "batchtopk": BatchTopKSAE,
+    "crosscoder": CrosscoderSAE,
     "gated": GatedSAE,
     "hierarchical": HierarchicalTopKSAE,
     "jumprelu": JumpReLUSAE,

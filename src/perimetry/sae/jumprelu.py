@@ -29,7 +29,7 @@ from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, Wind
 from perimetry.sae.steps.tanh import TanhPass, dense_tanh
 from perimetry.sae.terms.smooth import smooth_term
 
-__all__ = ["INITIAL_THRESHOLD", "JumpMode", "JumpReLUOptions", "JumpReLUSAE"]
+__all__ = ["INITIAL_THRESHOLD", "JumpMode", "JumpReLUOptions", "JumpReLUSAE", "count_loss"]
 
 INITIAL_THRESHOLD = 1e-3
 INITIAL_THRESHOLD_TANH = 0.1
@@ -168,7 +168,7 @@ class JumpReLUSAE(AffineSAE):
         active, window = forward.active, forward.extra
         assert window is not None, "the second collector is the window"
         theta, width = self.threshold.detach(), objective.bandwidth
-        loss, slopes = _count_loss(active, objective, self.mode or objective.l0_loss)
+        loss, slopes = count_loss(active, objective, self.mode or objective.l0_loss)
         through = sampled(window, forward.upstream, self.W_dec.detach())
         if forward.smooth is not None:
             through = through + forward.smooth.towards(window)
@@ -219,7 +219,7 @@ class JumpReLUSAE(AffineSAE):
         return cls(tiny_weights(), threshold=torch.linspace(0, 0.4, 32))
 
 
-def _count_loss(active: Active, objective: Objective, mode: str) -> tuple[float, Tensor]:
+def count_loss(active: Active, objective: Objective, mode: str) -> tuple[float, Tensor]:
     """The weighted term of the active counts, and its derivative by the count of each token."""
     weight, target, tokens = objective.sparsity, objective.target_l0, active.tokens
     counts = active.offsets.diff().to(active.values.dtype)

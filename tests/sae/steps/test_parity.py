@@ -74,8 +74,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(products, "CHUNK_ELEMENTS", 16 * N)
 
 
-NAMES = sorted(name for name, cls in ARCHITECTURES.items() if issubclass(cls, AffineSAE) and name != "transcoder")
-"""Affine dictionaries of one width; transcoders are held to the same in tests/sae/test_transcoder.py."""
+OWN = {"crosscoder", "transcoder"}
+NAMES = sorted(name for name, cls in ARCHITECTURES.items() if issubclass(cls, AffineSAE) and name not in OWN)
+"""Affine dictionaries of one place; those of several are held to the same in test_crosscoder.py and test_transcoder.py."""
 
 
 @pytest.mark.usefixtures("way")
