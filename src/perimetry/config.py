@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from perimetry.errors import ConfigError, MissingFile, nearest
 from perimetry.storage import hash_json
 
-__all__ = ["Config", "build", "load_config", "refusal"]
+__all__ = ["Config", "build", "load_config", "load_values", "refusal"]
 
 C = TypeVar("C", bound="Config")
 
@@ -84,18 +84,17 @@ def _plain(name: str, value: str) -> Any:
         raise ConfigError(f"the environment variable {name} is not JSON: {error}; mend it") from error
 
 
-def load_config(
-    cls: type[C],
+def load_values(
     *,
     section: str,
     file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> C:
-    """Build `cls` from `[section]` of a TOML file, then `PERIMETRY_SECTION_KEY` variables, then `overrides`.
+) -> dict[str, Any]:
+    """The plain values of `[section]` of a TOML file, then of `PERIMETRY_SECTION_KEY` variables, then `overrides`.
 
     `overrides` whose value is None count as not given; a variable that begins with `[` or `{` is read as JSON. Errors:
-    `ConfigError` (unknown key, bad value, bad TOML, no such section), `MissingFile`.
+    `ConfigError` (bad TOML, no such section), `MissingFile`.
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -113,4 +112,17 @@ def load_config(
         if name.startswith(prefix):
             values[key] = _plain(name, value)
     values.update({k: v for k, v in (overrides or {}).items() if v is not None})
+    return values
+
+
+def load_config(
+    cls: type[C],
+    *,
+    section: str,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> C:
+    """Build `cls` from `load_values`. Errors: `ConfigError` (unknown key, bad value), and those of `load_values`."""
+    values = load_values(section=section, file=file, overrides=overrides, environment=environment)
     return build(cls, values, f"configuration [{section}]")

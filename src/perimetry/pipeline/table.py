@@ -1,12 +1,13 @@
 """Results as a person would like to see them in a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["show_rows", "show_verdicts"]
+__all__ = ["show_rows", "show_sweep", "show_verdicts"]
 
 MARKS = {"good": "[green]holds[/]  ", "bad": "[bold red]fails[/]  ", "open": "[yellow]open[/]   "}
 PLAIN = "       "
@@ -59,3 +60,20 @@ def show_verdicts(results: Mapping[str, Any], console: Console | None = None) ->
     console = console or Console()
     for verdict in verdicts(parse_results(dict(results))):
         console.print(f"{MARKS.get(verdict.tone, PLAIN)}{verdict.text}", highlight=False)
+
+
+def show_sweep(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """A row an SAE of one run: its folder, what tells it from the others, FVU, L0 and dead share, its identity."""
+    found = Console(stderr=True)
+    console = console or (found if found.is_terminal else Console(stderr=True, width=160))
+    own = ("path", "digest", "fvu", "l0", "dead", "seed")
+    swept = list(dict.fromkeys(key for row in rows for key in row if key not in own))
+    table = Table(title=f"{len(rows)} SAEs on the same batches", title_justify="left")
+    table.add_column("folder", overflow="fold")
+    for heading in (*swept, "seed", "FVU", "L0", "dead", "sha256"):
+        table.add_column(heading, justify="right", no_wrap=heading in ("FVU", "L0", "dead", "sha256"))
+    for row in rows:
+        cells = ["" if row.get(key) is None else str(row[key]) for key in swept]
+        measures = [f"{row['fvu']:.4f}", f"{row['l0']:.1f}", f"{100 * row['dead']:.1f} %", row["digest"][:16]]
+        table.add_row(*map(escape, [row["path"], *cells, str(row["seed"]), *measures]))
+    console.print(table)

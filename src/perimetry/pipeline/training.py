@@ -1,43 +1,67 @@
-"""`perimetry train`: from a model and a text to SAEs on disk."""
+"""`perimetry train`: from a model and a text to SAEs on disk, all of them from one run of the model."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from perimetry.activations.aligned import AlignedStores
 from perimetry.activations.model import LanguageModel, load_language_model
+from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.site import Site
 from perimetry.activations.store import ActivationStore, HarvestConfig, harvest
 from perimetry.activations.stream import LiveStream, StreamConfig
-from perimetry.activations.tap import hook_name
 from perimetry.assets import Document, read_texts
 from perimetry.config import Config
 from perimetry.errors import TooFewSamples
-from perimetry.runtime import Runtime, dtype_name
-from perimetry.train import TrainConfig, TrainResult, train_many
+from perimetry.pipeline.places import describe_places, options_of_places, sites_of
+from perimetry.pipeline.sweep import Member, RunConfig, differences, folder_names
+from perimetry.runtime import Runtime
+from perimetry.storage import lock, remove_stale, write_json
+from perimetry.train import Job, Source, TrainConfig, TrainResult, View, train_jobs, train_many
 
-__all__ = ["TrainedSAE", "TrainingPlan", "describe_source", "middle_layer", "run_training", "train_seeds"]
+__all__ = [
+    "SWEEP_FILE",
+    "SourcePlan",
+    "TrainedSAE",
+    "TrainingPlan",
+    "describe_source",
+    "middle_layer",
+    "run_sweep",
+    "run_training",
+    "train_seeds",
+]
+
+SWEEP_FILE = "sweep.json"
+"""What a run of several SAEs leaves beside their folders."""
 
 
-class TrainingPlan(Config):
+class SourcePlan(Config):
     """What is trained on, beside the recipe."""
 
     model: str
     """Asset name, local folder or hub id."""
     text: str
     """Asset name, .jsonl, .txt or folder."""
-    layer: int | None = Field(default=None, ge=0)
-    """Block to tap, from 0; None is the middle one."""
     context: int = Field(default=128, ge=8)
     """Tokens of one packed row of text."""
     epochs: float = Field(default=1.0, gt=0)
     """Times each harvested token is seen."""
     live: bool = False
     """Train straight from the model, without a store."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of the SAEs, all trained on the same batches."""
     store: str | None = None
     """Folder of the activation store; None is `store` in the output folder."""
+
+
+class TrainingPlan(SourcePlan):
+    """A source, and SAEs that differ in nothing but their seed."""
+
+    layer: int | None = Field(default=None, ge=0)
+    """Block to tap, from 0; None is a little before the middle."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the SAEs, all trained on the same batches."""
 
 
 class TrainedSAE(NamedTuple):
@@ -55,10 +79,32 @@ class TrainedSAE(NamedTuple):
     """Mean active count there."""
     dead: float
     """Share of latents that never fired there."""
+    swept: Mapping[str, Any] = {}
+    """What tells it from the other SAEs of its run, as plain values."""
+    makes_meter: bool = True
+    """Whether a meter can be made of it: it reads the output of one block and gives it back."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return self._asdict() | {"path": str(self.path)}
+        plain = {"path": str(self.path), "digest": self.digest, "seed": self.seed}
+        return {**plain, **self.swept, "fvu": self.fvu, "l0": self.l0, "dead": self.dead}
+
+
+class _Opened(NamedTuple):
+    """Activations to train on."""
+
+    source: Source
+    """Gives rows."""
+    columns: dict[Site, tuple[int, int]]
+    """First and last column (excluded) of each place in a row."""
+    policies: dict[Site, TokenPolicy]
+    """Which tokens count there."""
+
+    def view(self, sites: Sequence[Site]) -> View:
+        """The columns of some places."""
+        if tuple(sites) == tuple(self.columns):
+            return View()
+        return View(tuple(self.columns[site] for site in sites))
 
 
 def middle_layer(lm: LanguageModel, layer: int | None) -> int:
@@ -69,19 +115,8 @@ def middle_layer(lm: LanguageModel, layer: int | None) -> int:
 def describe_source(
     lm: LanguageModel, layer: int, source: ActivationStore | LiveStream, text: str, context: int
 ) -> dict[str, Any]:
-    """What is stored beside an SAE of where its training data came from."""
-    name = hook_name(layer, lm.family)
-    return {
-        "model": lm.origin,
-        "revision": lm.revision,
-        "layer": layer,
-        "hook_name": name.transformer_lens,
-        "hf_hook_name": name.hugging_face,
-        "policy": source.policy.model_dump(mode="json"),
-        "dtype": dtype_name(lm.dtype),
-        "context_size": context,
-        "dataset": text,
-    }
+    """What is stored beside an SAE of one block of where its training data came from."""
+    return describe_places(lm, [Site(layer)], "one", {Site(layer): source.policy}, text=text, context=context)
 
 
 def train_seeds(
@@ -99,7 +134,7 @@ def train_seeds(
     return train_many(configs, source, folders, progress=progress, model_info=info)
 
 
-def _require_rows(rows: int, tokens: int, plan: TrainingPlan) -> None:
+def _require_rows(rows: int, tokens: int, plan: SourcePlan) -> None:
     """Refuse to repeat a text more often than was asked for."""
     if rows * plan.epochs < tokens:
         raise TooFewSamples(
@@ -108,28 +143,102 @@ def _require_rows(rows: int, tokens: int, plan: TrainingPlan) -> None:
         )
 
 
+def _open(
+    plan: SourcePlan, recipe: TrainConfig, lm: LanguageModel, sites: Sequence[Site], out: Path, *, progress: bool
+) -> _Opened:
+    """The activations at some places, sorted by depth, from one run of the model; `recipe` says which batches."""
+    documents: list[Document] = list(read_texts(plan.text, progress=progress))
+    columns = {site: (n * lm.d_model, (n + 1) * lm.d_model) for n, site in enumerate(sites)}
+    if plan.live:
+        stream = LiveStream(lm, sites, documents, StreamConfig(context=plan.context, seed=recipe.data_seed))
+        return _Opened(stream, columns, stream.policies)
+    # A tenth more than is trained on, so that thresholds and measures come from tokens never trained on.
+    wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
+    settings = HarvestConfig(tokens=wanted, context=plan.context, batch_rows=32, seed=recipe.data_seed)
+    folder = Path(plan.store) if plan.store is not None else out / "store"
+    if len(sites) == 1:
+        stores = {sites[0]: harvest(lm, sites[0], documents, folder, settings, progress=progress)}
+    else:
+        stores = harvest(lm, sites, documents, folder, settings, aligned=True, progress=progress)
+    together = AlignedStores([stores[site] for site in sites])
+    _require_rows(len(together), recipe.tokens, plan)
+    source = together if len(sites) > 1 else stores[sites[0]]
+    return _Opened(source, columns, {site: stores[site].policy for site in sites})
+
+
+def _job(
+    member: Member, folder: Path, opened: _Opened, lm: LanguageModel, plan: SourcePlan, *, widths: Sequence[int]
+) -> Job:
+    cls = member.config.sae_class
+    info = describe_places(lm, member.sites, cls.reads, opened.policies, text=plan.text, context=plan.context)
+    options = options_of_places(cls, member.config.options, widths)
+    return Job(member.config.model_copy(update={"options": options}), folder, opened.view(member.sites), info)
+
+
+def _swept(member: Member, found: Mapping[str, Any], members: Sequence[Member]) -> dict[str, Any]:
+    """`differences` in the words of the configuration: places as layer, place ..., options as one table."""
+    options = {key.removeprefix("options."): value for key, value in found.items() if key.startswith("options.")}
+    plain = {key: value for key, value in found.items() if key != "places" and not key.startswith("options.")}
+    places = [one.where() for one in members]
+    keys = sorted({key for place in places for key in place})
+    own = {key: member.where().get(key) for key in keys if any(p.get(key) != places[0].get(key) for p in places)}
+    return own | plain | ({"options": options} if options else {})
+
+
+def run_sweep(
+    plan: SourcePlan, runs: Sequence[RunConfig], out: Path, runtime: Runtime, *, progress: bool = False
+) -> list[TrainedSAE]:
+    """Harvest every place that some SAE needs in one run of the model, and train all of them on the same batches.
+
+    One SAE goes to `out`, of several each to a folder of `out` that is named after what tells it from the others, with
+    `sweep.json` beside them. Resumes what a killed call left; finished SAEs are kept.
+
+    Errors: `ConfigError` for two SAEs that are the same, `TooFewSamples` when the text holds too little for the tokens and
+    epochs asked for, and those of every step.
+    """
+    with contextlib.ExitStack() as stack:
+        lm = load_language_model(plan.model, runtime, progress=progress)
+        middle = middle_layer(lm, None)
+        members = [Member(run.recipe, sites_of(run.where, run.architecture, middle)) for run in runs]
+        found = differences(members)
+        folders = [out] if len(members) == 1 else [out / name for name in folder_names(found)]
+        if len(members) > 1:
+            stack.enter_context(lock(out))
+            remove_stale(out)
+        sites = sorted({site for member in members for site in member.sites}, key=lambda site: site.depth)
+        opened = _open(plan, runs[0].recipe, lm, sites, out, progress=progress)
+        jobs = [
+            _job(member, folder, opened, lm, plan, widths=[lm.d_model] * len(member.sites))
+            for member, folder in zip(members, folders, strict=True)
+        ]
+        results = train_jobs(jobs, opened.source, progress=progress)
+        trained = [
+            _trained(member, _swept(member, one, members), result)
+            for member, one, result in zip(members, found, results, strict=True)
+        ]
+        if len(members) > 1:
+            _write_sweep(plan, members, trained, out)
+        return trained
+
+
+def _trained(member: Member, swept: Mapping[str, Any], result: TrainResult) -> TrainedSAE:
+    makes_meter = member.config.sae_class.reads == "one" and member.sites[0].place == "resid_post"
+    measures = (result.fvu, result.l0, result.dead)
+    return TrainedSAE(result.path, result.digest, member.config.seed, *measures, swept, makes_meter)
+
+
+def _write_sweep(plan: SourcePlan, members: Sequence[Member], trained: Sequence[TrainedSAE], out: Path) -> None:
+    """The table of a run of several SAEs, with paths from `out`, so that the folder can be moved."""
+    rows = [row.to_json() | {"path": row.path.relative_to(out).as_posix()} for row in trained]
+    config = plan.model_dump(mode="json", include=set(SourcePlan.model_fields))
+    config["runs"] = [{**member.where(), **member.config.model_dump(mode="json")} for member in members]
+    write_json(out / SWEEP_FILE, {"config": config, "rows": rows})
+
+
 def run_training(
     plan: TrainingPlan, recipe: TrainConfig, out: Path, runtime: Runtime, *, progress: bool = False
 ) -> list[TrainedSAE]:
-    """Harvest and train; resumes what a killed call left.
-
-    Errors: `TooFewSamples` when the text holds too little for the tokens and epochs asked for, and those of every step.
-    """
-    lm = load_language_model(plan.model, runtime, progress=progress)
-    layer = middle_layer(lm, plan.layer)
-    documents: list[Document] = list(read_texts(plan.text, progress=progress))
-    source: ActivationStore | LiveStream
-    if plan.live:
-        source = LiveStream(lm, layer, documents, StreamConfig(context=plan.context, seed=recipe.data_seed))
-    else:
-        # A tenth more than is trained on, so that thresholds and measures come from tokens never trained on.
-        wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
-        settings = HarvestConfig(tokens=wanted, context=plan.context, batch_rows=32, seed=recipe.data_seed)
-        folder = Path(plan.store) if plan.store is not None else out / "store"
-        source = harvest(lm, layer, documents, folder, settings, progress=progress)
-        _require_rows(len(source), recipe.tokens, plan)
-    info = describe_source(lm, layer, source, plan.text, plan.context)
-    results = train_seeds(recipe, plan.seeds, source, out, info, progress=progress)
-    return [
-        TrainedSAE(r.path, r.digest, seed, r.fvu, r.l0, r.dead) for seed, r in zip(plan.seeds, results, strict=True)
-    ]
+    """`run_sweep` of one block and one recipe, an SAE a seed. Errors: those of `run_sweep`."""
+    plain = recipe.model_dump()
+    runs = [RunConfig.model_validate({**plain, "seed": seed, "layer": plan.layer}) for seed in plan.seeds]
+    return run_sweep(plan, runs, out, runtime, progress=progress)

@@ -17,7 +17,7 @@ from typing_extensions import override
 from perimetry.axes import Acts, Latents, ModelBias, Read, Rows, Written
 from perimetry.errors import ConfigError, WidthMismatch
 from perimetry.sae.affine import AffineSAE, Weights, initial_weights
-from perimetry.sae.base import Codes, CountMode, Defaults, Options, SAEOutput, SAEState, Start
+from perimetry.sae.base import Codes, CountMode, Defaults, Options, Reads, SAEOutput, SAEState, Start
 from perimetry.sae.batchtopk import BatchTopKSAE
 from perimetry.sae.jumprelu import JumpReLUSAE
 from perimetry.sae.standard import StandardSAE
@@ -59,6 +59,7 @@ class TranscoderSAE(AffineSAE):
     defaults: ClassVar[Defaults] = GATES["topk"].defaults._replace(unit_decoder=False)
     anneals_k: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = TranscoderOptions
+    reads: ClassVar[Reads] = "pair"
 
     def __init__(self, gate: AffineSAE, *, W_skip: Tensor | None = None) -> None:
         super().__init__()

@@ -14,6 +14,9 @@ from perimetry.sae.formats.record import Declared, Hook, How, Record, Source
 
 __all__ = ["LoadedSAE", "Origin", "SAEInfo", "info_of", "require_measured"]
 
+LATER = ("hf_hook_name_out", "hf_hook_names", "hook_name_out", "hook_names", "origin", "unknown")
+"""Fields that came after the first artifacts were written."""
+
 
 class Origin(Config):
     """What a converted SAE was before."""
@@ -51,6 +54,14 @@ class SAEInfo(Config):
     """Name of the place in TransformerLens; None is `blocks.LAYER.hook_resid_post`."""
     hf_hook_name: str | None = None
     """Module path of the block in the Hugging Face model."""
+    hook_name_out: str | None = None
+    """TransformerLens name of the place that is written, where that is another than the one that is read."""
+    hf_hook_name_out: str | None = None
+    """Module path of that place."""
+    hook_names: tuple[str, ...] = ()
+    """TransformerLens names of the places that are read and written side by side, in the order of the columns."""
+    hf_hook_names: tuple[str, ...] = ()
+    """Module paths of those places."""
     policy: dict[str, Any] = Field(default_factory=dict)
     """Token policy of the training data, as a plain object."""
     dtype: str | None = None
@@ -78,7 +89,7 @@ class SAEInfo(Config):
     def _without_empty(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: identities of earlier artifacts stay what they were."""
         values = handler(self)
-        return {key: value for key, value in values.items() if key not in ("origin", "unknown") or value}
+        return {key: value for key, value in values.items() if key not in LATER or value}
 
 
 class LoadedSAE(NamedTuple):

@@ -55,6 +55,8 @@ def _hooks(info: SAEInfo) -> dict[str, Any]:
         "hook_name": info.hook_name or (None if info.layer is None else f"blocks.{info.layer}.hook_resid_post"),
         "hf_hook_name": info.hf_hook_name,
     }
+    if info.hook_name_out or info.hf_hook_name_out:
+        found |= {"hook_name_out": info.hook_name_out, "hf_hook_name_out": info.hf_hook_name_out}
     hook = None if info.origin is None else info.origin.hook
     if hook is not None and hook.head_index is not None:
         found["hook_head_index"] = hook.head_index
