@@ -15,10 +15,9 @@ default, has no such pull. Jumps and counts of `jumprelu` reach its cuts alone, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
@@ -29,6 +28,7 @@ from perimetry.sae.affine import AffineSAE, Weights, initial_weights
 from perimetry.sae.base import CountMode, Defaults, Options, Reads, Start
 from perimetry.sae.batchtopk import BatchTopKSAE
 from perimetry.sae.jumprelu import JumpReLUSAE
+from perimetry.sae.sources import Part, SourceNorms, Sources
 from perimetry.sae.standard import StandardSAE
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
@@ -38,7 +38,7 @@ from perimetry.sae.steps.select import AboveCut, BatchTopK, Collector, PreActiva
 from perimetry.sae.threshold import fit_threshold, settle_threshold
 from perimetry.sae.transcoder import GATES
 
-__all__ = ["CrosscoderOptions", "CrosscoderSAE", "SourceNorms"]
+__all__ = ["CrosscoderOptions", "CrosscoderSAE"]
 
 
 class CrosscoderOptions(Options):
@@ -62,19 +62,6 @@ class CrosscoderOptions(Options):
         return self
 
 
-class SourceNorms(NamedTuple):
-    """How strongly each latent writes into each source.
-
-    Norms are in units of the scaled activations that the crosscoder was trained on, so that sources of different size compare.
-    """
-
-    norms: Float[Tensor, "d_sae source"]
-    """Norm of the latent's decoder row in the source."""
-    share: Float[Tensor, "d_sae source"]
-    """That over the sum of the latent's norms, 0 to 1: 1 where it writes into that source alone, 1 over the number of sources
-    where it writes into all alike; 0 everywhere for a latent that writes nothing."""
-
-
 @final
 class CrosscoderSAE(AffineSAE):
     """Codes are those of the gate on p times u, over u; when training ends u is folded in, and codes are p u from then on."""
@@ -96,13 +83,11 @@ class CrosscoderSAE(AffineSAE):
         self.subtract_b_dec = gate.subtract_b_dec
         if isinstance(gate, JumpReLUSAE):
             self.threshold = gate.threshold
-        self.widths = tuple(int(width) for width in widths)
-        self.scales = tuple(1.0 for _ in self.widths) if scales is None else tuple(float(scale) for scale in scales)
-        self.by_norm = by_norm
-        if sum(self.widths) != self.d_model or len(self.scales) != len(self.widths):
+        self.sources, self.by_norm = Sources.of(widths, scales), by_norm
+        if sum(self.sources.widths) != self.d_model or len(self.sources.scales) != len(self.sources.widths):
             raise ConfigError(
-                f"sources of widths {list(self.widths)} with scales {list(self.scales)} for a dictionary of width {self.d_model}; "
-                "give widths that add up to it, and a scale for each"
+                f"sources of widths {list(self.sources.widths)} with scales {list(self.sources.scales)} for a dictionary of "
+                f"width {self.d_model}; give widths that add up to it, and a scale for each"
             )
 
     @property
@@ -135,25 +120,19 @@ class CrosscoderSAE(AffineSAE):
             )
         return (row_width // parts,) * parts
 
-    def split(self, rows: Rows) -> tuple[Acts, ...]:
+    def split(self, rows: Rows) -> tuple[Part, ...]:
         """The sources of rows, or of reconstructions, one by one. Errors: `WidthMismatch`."""
         self.check_width(rows)
-        return rows.split(list(self.widths), dim=1)
+        return self.sources.split(rows)
 
     @torch.no_grad()
     def source_norms(self) -> SourceNorms:
-        """How strongly each latent writes into each source: which are shared, which belong to one."""
-        norms = self._norms().detach()
-        return SourceNorms(norms, norms / divisor(norms.sum(1, keepdim=True)))
-
-    def _norms(self) -> Float[Tensor, "d_sae source"]:
-        # Folding a scale into the weights divides a source's rows by it; times the scale they are what training compared.
-        parts = self.W_dec.split(list(self.widths), dim=1)
-        return torch.stack([part.norm(dim=1) * s for part, s in zip(parts, self.scales, strict=True)], 1)
+        """How strongly each latent writes into each source: which latents are shared, which belong to one."""
+        return self.sources.shares(self.W_dec.detach())
 
     def _sizes(self) -> LatentBias:
         """u of each latent."""
-        return self._norms().sum(1).detach()
+        return self.sources.norms(self.W_dec.detach()).sum(1)
 
     @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
@@ -207,9 +186,7 @@ class CrosscoderSAE(AffineSAE):
         return CountByNorm(gate.threshold.detach(), sizes, objective, gate.mode or objective.l0_loss, tokens)
 
     def _size_gate(self, sizes: LatentBias, objective: Objective, tokens: int) -> SizeGate:
-        parts = self.W_dec.detach().split(list(self.widths), dim=1)
-        towards = [s * p / divisor(p.norm(dim=1))[:, None] for p, s in zip(parts, self.scales, strict=True)]
-        return SizeGate(sizes, torch.cat(towards, 1), objective.sparsity, tokens)
+        return SizeGate(sizes, self.sources.directions(self.W_dec.detach()), objective.sparsity, tokens)
 
     @override
     def penalty(self, forward: Forward, objective: Objective) -> Penalty:
@@ -224,19 +201,15 @@ class CrosscoderSAE(AffineSAE):
 
     @override
     def dense_codes(self, pre: Latents, objective: Objective) -> Latents:
-        sizes = self._norms().sum(1)
+        sizes = self.sources.norms(self.W_dec).sum(1)
         return self.gate.dense_codes(pre * sizes, objective) / divisor(sizes)
 
     @override
     def dense_penalty(self, pre: Latents, codes: Latents, objective: Objective) -> Tensor:
-        sizes = self._norms().sum(1)
+        sizes = self.sources.norms(self.W_dec).sum(1)
         if isinstance(self.gate, StandardSAE):
             return objective.sparsity * (codes * sizes).sum(1).mean()
         return self.gate.dense_penalty(pre * sizes, codes, objective)
-
-    @override
-    def after_update(self) -> None:
-        self.gate.after_update()
 
     @torch.no_grad()
     def fold_norms(self) -> None:
@@ -260,16 +233,19 @@ class CrosscoderSAE(AffineSAE):
     @torch.no_grad()
     @override
     def fold_scales(self, scales: tuple[float, ...]) -> None:
-        each = [torch.full((width,), scale) for width, scale in zip(self.widths, scales, strict=True)]
-        column = torch.cat(each).to(self.W_enc)
-        self.W_enc.mul_(column)
-        self.W_dec.div_(column)
-        self.b_dec.div_(column)
-        self.scales = tuple(one * scale for one, scale in zip(self.scales, scales, strict=True))
+        columns = self.sources.columns(scales).to(self.W_enc)
+        self.W_enc.mul_(columns)
+        self.W_dec.div_(columns)
+        self.b_dec.div_(columns)
+        self.sources = self.sources.scaled(scales)
+
+    @override
+    def after_update(self) -> None:
+        self.gate.after_update()
 
     @override
     def fold_scale(self, scale: float) -> None:
-        self.fold_scales((scale,) * len(self.widths))
+        self.fold_scales((scale,) * len(self.sources.widths))
 
     @override
     def extras(self) -> dict[str, Tensor]:
@@ -277,8 +253,8 @@ class CrosscoderSAE(AffineSAE):
 
     @override
     def settings(self) -> dict[str, Any]:
-        own = {"gate": self.gate.architecture, "widths": list(self.widths), "scales": list(self.scales)}
-        return {**own, "by_norm": self.by_norm, **self.gate.settings()}
+        sources = {name: list(value) for name, value in self.sources._asdict().items()}
+        return {"gate": self.gate.architecture, **sources, "by_norm": self.by_norm, **self.gate.settings()}
 
     @classmethod
     @override
@@ -292,9 +268,8 @@ class CrosscoderSAE(AffineSAE):
     ) -> "CrosscoderSAE":
         name, widths = settings.get("gate"), settings.get("widths")
         if name not in GATES or not widths:
-            raise ConfigError(
-                f"a crosscoder with gate {name!r} and widths {widths!r}; wanted one of {', '.join(GATES)} and the width of each source"
-            )
+            wanted = f"one of {', '.join(GATES)} and the width of each source"
+            raise ConfigError(f"a crosscoder with gate {name!r} and widths {widths!r}; wanted {wanted}")
         own = ("by_norm", "gate", "parts", "scales", "widths")
         inner = {key: value for key, value in settings.items() if key not in own}
         gate = GATES[name].rebuild(weights, extras=extras, settings=inner, subtract_b_dec=bool(subtract_b_dec))
@@ -317,9 +292,7 @@ class CrosscoderSAE(AffineSAE):
     @classmethod
     @override
     def tiny(cls) -> "CrosscoderSAE":
-        one, two = initial_weights(8, 32, seed=0), initial_weights(8, 32, seed=1)
+        one, two = (initial_weights(8, 32, seed) for seed in (0, 1))
         weights = Weights(one.W_dec + 0.2 * two.W_dec, 1.5 * one.W_dec, 0.05 * two.W_dec[:, 0], 0.1 * two.W_dec[0])
-        extras = {"threshold": torch.linspace(0, 0.4, 32)}
-        return cls.rebuild(
-            weights, extras=extras, settings={"gate": "jumprelu", "widths": (3, 5), "scales": (1.0, 2.0)}
-        )
+        settings = {"gate": "jumprelu", "widths": (3, 5), "scales": (1.0, 2.0)}
+        return cls.rebuild(weights, extras={"threshold": torch.linspace(0, 0.4, 32)}, settings=settings)

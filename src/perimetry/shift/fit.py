@@ -31,13 +31,13 @@ def check_origin(sae: LoadedSAE, extractor: Extractor) -> None:
     """Refuse an SAE that was trained on another model, layer, dtype or token policy, as far as it says.
 
     Errors: `ModelMismatch`, `PolicyMismatch`, `WidthMismatch`; `Incompatible` for a converted SAE that was never checked on
-    real activations, and for one that writes another place than it reads.
+    real activations, and for one of several places.
     """
     lm, info = extractor.lm, sae.info
-    if type(sae.sae).targets is not AbstractSAE.targets:
+    if type(sae.sae).targets is not AbstractSAE.targets or sae.sae.reads != "one":
+        does = "reads several places at once" if sae.sae.reads == "several" else "writes another place than it reads"
         raise Incompatible(
-            f"a {sae.sae.architecture!r} writes another place than it reads; a meter wants a dictionary of one place, such as "
-            "batchtopk; train one there"
+            f"a {sae.sae.architecture!r} {does}; a meter wants a dictionary of one place, such as batchtopk; train one there"
         )
     require_measured(sae, "a meter")
     sae.sae.check_width(torch.empty(0, lm.d_model), f"layers.{extractor.tap.layer} of this model")

@@ -20,6 +20,7 @@ from perimetry.assets.cache import cache_folder
 from perimetry.errors import ConfigError, CorruptArtifact, StorageError
 from perimetry.runtime import generator, native_bf16
 from perimetry.sae.steps import native
+from perimetry.sae.steps.native.int8 import Int8Product, int8_usable
 from perimetry.storage import read_json, write_json
 
 __all__ = ["Costs", "Prediction", "crossover", "host_costs", "measure_costs", "predict"]
@@ -38,6 +39,8 @@ class Costs(NamedTuple):
     """Dense float32 products."""
     bfloat16: float
     """Dense bfloat16 products; 0 where the processor has none of its own."""
+    int8: float
+    """Products in int8 from which the largest are read, exact values included; 0 where the kernels or the processor have none."""
     gather: float
     """Weighted sums of gathered rows."""
     kernels: bool
@@ -52,7 +55,8 @@ class Prediction(NamedTuple):
     sparse: float
     """The float32 encoder product and gathers."""
     low: float | None
-    """The bfloat16 encoder product and gathers; None where bfloat16 products are not native or kernels are missing."""
+    """The encoder product in int8 or bfloat16, whichever is faster, and gathers; None where neither is to be had or kernels are
+    missing."""
 
 
 def _best(call: Callable[[], object]) -> float:
@@ -71,6 +75,7 @@ def measure_costs() -> Costs:
     acts, weights = torch.randn(TOKENS, D_MODEL, generator=draw), torch.randn(WIDTH, D_MODEL, generator=draw)
     dense = TOKENS * D_MODEL * WIDTH
     low, low_weights = acts.bfloat16(), weights.bfloat16()
+    bias, rounds = torch.zeros(WIDTH), int8_usable(acts, weights)
     columns = torch.randint(WIDTH, (TOKENS * ACTIVE,), generator=draw)
     offsets = torch.arange(0, TOKENS * ACTIVE + 1, ACTIVE)
     values = torch.randn(TOKENS * ACTIVE, generator=draw)
@@ -83,6 +88,7 @@ def measure_costs() -> Costs:
     return Costs(
         float32=dense / _best(lambda: acts @ weights.T),
         bfloat16=dense / _best(lambda: low @ low_weights.T) if native_bf16() else 0.0,
+        int8=dense / _best(lambda: Int8Product(acts, weights, bias).top(ACTIVE, 3 * ACTIVE, 6.0)) if rounds else 0.0,
         gather=TOKENS * ACTIVE * D_MODEL / _best(gather),
         kernels=native.usable(values, weights),
     )
@@ -142,13 +148,14 @@ def crossover() -> float:
 def predict(costs: Costs, tokens: int, d_model: int, width: int, l0: float) -> Prediction:
     """Time of a step in each way: encode, decode, gradient of the codes and of both matrices.
 
-    >>> fast = predict(Costs(1e11, 4e11, 1e10, True), 1000, 100, 10_000, 10.0)
+    >>> fast = predict(Costs(1e11, 4e11, 0.0, 1e10, True), 1000, 100, 10_000, 10.0)
     >>> fast.dense, fast.sparse
     (0.05, 0.0104)
     """
     dense = tokens * d_model * width / costs.float32
     gathers = 4 * tokens * l0 * d_model / costs.gather
     low = None
-    if costs.bfloat16 and costs.kernels:
-        low = tokens * d_model * width / costs.bfloat16 + gathers * 1.25
+    few_bits = max(costs.bfloat16, costs.int8)
+    if few_bits and costs.kernels:
+        low = tokens * d_model * width / few_bits + gathers * 1.25
     return Prediction(5 * dense, dense + gathers, low)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from perimetry.sae.steps.native.build import compiled
+from perimetry.sae.steps.native.library import LONG, call, usable
 
 __all__ = [
     "Candidates",
@@ -26,30 +26,6 @@ __all__ = [
     "spread",
 ]
 __all__ += ["transposed", "update", "usable"]
-
-LONG = ctypes.c_int64
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels are there and can read these tensors."""
-    good = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
-    return good and compiled() is not None
-
-
-def _call(name: str, *arguments: Any) -> None:
-    library = compiled()
-    assert library is not None, "usable() comes first"
-    raw = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
-    function = library[name]
-    function.restype = ctypes.c_int
-    if name in RETURNS and function(*raw):
-        raise MemoryError(f"{name}: no memory for its scratch space")
-    if name not in RETURNS:
-        function(*raw)
-
-
-RETURNS = {"pm_candidates", "pm_refine", "pm_above", "pm_by_column", "pm_transposed", "pm_update", "pm_spread"}
-
 
 class Candidates(NamedTuple):
     """The best bf16 scores of some rows."""
@@ -83,7 +59,7 @@ def candidates(scores: Tensor, m: int) -> Candidates:
         torch.empty(rows, m, dtype=torch.bfloat16),
         torch.empty(rows, dtype=torch.int32),
     )
-    _call("pm_candidates", scores, LONG(rows), LONG(width), LONG(m), *found)
+    call("pm_candidates", scores, LONG(rows), LONG(width), LONG(m), *found)
     return found
 
 
@@ -92,7 +68,7 @@ def refine(acts: Tensor, weights: Tensor, bias: Tensor, found: Candidates, k: in
     (rows, d), m = acts.shape, found.columns.shape[1]
     out = Refined(torch.empty(rows, k, dtype=torch.int64), torch.empty(rows, k), torch.empty(rows, dtype=torch.bool))
     sizes = [LONG(rows), LONG(d), LONG(m), LONG(k)]
-    _call("pm_refine", acts, weights, bias, *sizes, ctypes.c_double(sigmas), *found, *out)
+    call("pm_refine", acts, weights, bias, *sizes, ctypes.c_double(sigmas), *found, *out)
     return out
 
 
@@ -103,12 +79,12 @@ def above(scores: Tensor, cut: Tensor, cuts: Tensor | None) -> tuple[Tensor, Ten
     sizes = [LONG(rows), LONG(width)]
     by_column = ctypes.c_void_p(None) if cuts is None else cuts
     nothing = ctypes.c_void_p(None)
-    _call("pm_above", scores, *sizes, cut, by_column, nothing, counts, nothing, nothing)
+    call("pm_above", scores, *sizes, cut, by_column, nothing, counts, nothing, nothing)
     offsets = torch.zeros(rows + 1, dtype=torch.int64)
     torch.cumsum(counts, 0, out=offsets[1:])
     columns = torch.empty(int(offsets[-1]), dtype=torch.int64)
     values = torch.empty(columns.shape[0])
-    _call("pm_above", scores, *sizes, cut, by_column, offsets, nothing, columns, values)
+    call("pm_above", scores, *sizes, cut, by_column, offsets, nothing, columns, values)
     return offsets, columns, values
 
 
@@ -116,7 +92,7 @@ def decode(offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor) ->
     """For each row the sum of value times weight row."""
     rows, d = offsets.shape[0] - 1, weights.shape[1]
     out = torch.empty(rows, d)
-    _call("pm_decode", offsets, columns, values, weights, LONG(rows), LONG(d), out)
+    call("pm_decode", offsets, columns, values, weights, LONG(rows), LONG(d), out)
     return out
 
 
@@ -124,7 +100,7 @@ def sampled(offsets: Tensor, columns: Tensor, upstream: Tensor, weights: Tensor)
     """For each entry the inner product of its upstream row and its weight row."""
     out = torch.empty(columns.shape[0])
     rows, d = upstream.shape
-    _call("pm_sampled", offsets, columns, upstream, weights, LONG(rows), LONG(d), out)
+    call("pm_sampled", offsets, columns, upstream, weights, LONG(rows), LONG(d), out)
     return out
 
 
@@ -136,14 +112,14 @@ def residual(
     upstream, delta = torch.empty(rows, d), torch.empty(columns.shape[0])
     errors = torch.empty(rows, dtype=torch.float64)
     sizes = [LONG(rows), LONG(d), ctypes.c_float(scale)]
-    _call("pm_residual", offsets, columns, values, weights, bias, target, *sizes, upstream, delta, errors)
+    call("pm_residual", offsets, columns, values, weights, bias, target, *sizes, upstream, delta, errors)
     return upstream, delta, float(errors.sum())
 
 
 def spread(acts: Tensor) -> float:
     """Summed squared distance of the rows from their mean."""
     total = ctypes.c_double()
-    _call("pm_spread", acts, LONG(acts.shape[0]), LONG(acts.shape[1]), ctypes.byref(total))
+    call("pm_spread", acts, LONG(acts.shape[0]), LONG(acts.shape[1]), ctypes.byref(total))
     return total.value
 
 
@@ -151,7 +127,7 @@ def by_column(offsets: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Ten
     """Order, row and starts of the entries by latent."""
     order, row_of = torch.empty_like(columns), torch.empty_like(columns)
     starts = torch.empty(width + 1, dtype=torch.int64)
-    _call("pm_by_column", offsets, columns, LONG(offsets.shape[0] - 1), LONG(width), order, row_of, starts)
+    call("pm_by_column", offsets, columns, LONG(offsets.shape[0] - 1), LONG(width), order, row_of, starts)
     return order, row_of, starts
 
 
@@ -159,7 +135,7 @@ def transposed(starts: Tensor, order: Tensor, row_of: Tensor, values: Tensor, up
     """For each latent the sum over its entries of value times upstream row."""
     width, d = starts.shape[0] - 1, upstream.shape[1]
     out = torch.empty(width, d)
-    _call("pm_transposed", starts, order, row_of, values, upstream, LONG(width), LONG(d), out)
+    call("pm_transposed", starts, order, row_of, values, upstream, LONG(width), LONG(d), out)
     return out
 
 
@@ -182,4 +158,4 @@ class Update(ctypes.Structure):
 
 def update(arguments: Update, *, apply: bool) -> None:
     """Norms of the gradients, or the gradients again and Adam with them."""
-    _call("pm_update", ctypes.byref(arguments), LONG(int(apply)))
+    call("pm_update", ctypes.byref(arguments), LONG(int(apply)))

@@ -1,4 +1,4 @@
-"""Compiles `kernels.c` for the processor at hand, once, into the user's cache."""
+"""Compiles the kernels for the processor at hand, once, into the user's cache."""
 
 import ctypes
 import functools
@@ -18,7 +18,9 @@ from perimetry.errors import ConfigError
 
 __all__ = ["compiled", "wanted"]
 
-SOURCE = Path(__file__).with_name("kernels.c")
+HERE = Path(__file__).parent
+SOURCES = (HERE / "kernels.c", HERE / "int8.c")
+SHARED = (HERE / "common.h",)
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 SWITCH = "PERIMETRY_KERNELS"
 log = logging.getLogger(__name__)
@@ -49,11 +51,11 @@ def _openmp() -> list[str]:
 
 def _compile(compiler: str, out: Path) -> None:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    log.debug("compiling %s with %s", SOURCE.name, version.splitlines()[0] if version else compiler)
+    log.debug("compiling %s with %s", [source.name for source in SOURCES], version.splitlines()[0] if version else compiler)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         made = Path(folder) / out.name
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), *_openmp(), "-lm"]
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), *_openmp(), "-lm"]
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         made.replace(out)
 
@@ -67,7 +69,8 @@ def compiled() -> ctypes.CDLL | None:
     if compiler is None or os.name != "posix":
         log.info("no C compiler here: the training step runs on torch operations, which is slower")
         return None
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, torch.__version__, *FLAGS, _processor()]
+    code = [file.read_text(encoding="utf-8") for file in (*SOURCES, *SHARED)]
+    parts = [*code, compiler, torch.__version__, *FLAGS, _processor()]
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     out = cache_folder() / "kernels" / f"{name}.so"
     try:
