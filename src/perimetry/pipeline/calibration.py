@@ -60,6 +60,16 @@ def fitted_policy(
     return policy.fitted(float(sum(norms) / len(norms)))
 
 
+def _require_block(sae: LoadedSAE, path: Path) -> None:
+    """Refuse an SAE that was trained here on another place than the output of one block, whatever --layer says."""
+    info = sae.info
+    if info.origin is None and info.layer is None and (info.hook_name or info.hook_names):
+        raise ConfigError(
+            f"the SAE at {path} reads {info.hook_name or ', '.join(info.hook_names)}, a meter reads the output of one block; train "
+            "an SAE there, with --layer and without --place and --layers"
+        )
+
+
 def run_calibration(
     sae_path: Path,
     text: str,
@@ -82,6 +92,7 @@ def run_calibration(
     name = model or sae.info.model
     if name is None:
         raise ConfigError(f"the SAE at {sae_path} does not say its model; give --model")
+    _require_block(sae, sae_path)
     where = layer if layer is not None else sae.info.layer
     if where is None:
         raise ConfigError(f"the SAE at {sae_path} does not say its layer; give --layer")

@@ -14,12 +14,14 @@ from perimetry.pipeline.places import Where, name_places, require_where
 from perimetry.train import TrainConfig
 from perimetry.train.loop import SHARED
 
-__all__ = ["Member", "RunConfig", "differences", "expand", "folder_names", "parse_sweep", "with_flags"]
+__all__ = ["OPTION", "Member", "RunConfig", "differences", "expand", "folder_names", "parse_sweep", "with_flags"]
 
 LABEL = "configuration [train]"
 LISTS = ("runs", "sweep")
 APART = ("architecture", "options", "seed")
-"""What has a place of its own in names; other fields come between, in the order of the recipe."""
+"""Fields of the recipe that have a place of their own in names; the others come between, in its order."""
+OPTION = "options."
+"""Before the name of an option among the facts of a member."""
 LONGEST = 150
 
 
@@ -52,7 +54,7 @@ class Member(NamedTuple):
         return {
             "places": name_places(self.sites, self.config.sae_class),
             "architecture": plain["architecture"],
-            **{f"options.{name}": value for name, value in options.items()},
+            **{OPTION + name: value for name, value in options.items()},
             **{name: value for name, value in plain.items() if name not in APART},
             "seed": plain["seed"],
         }
@@ -64,7 +66,8 @@ class Member(NamedTuple):
             return {"layers": [site.layer for site in self.sites], "place": first.place}
         if self.config.sae_class.reads == "pair":
             place = "mlp" if first.place == "mlp_in" else first.place
-            return {"layer": first.layer, "target_layer": last.layer, "place": place}
+            target = {} if first.layer == last.layer else {"target_layer": last.layer}
+            return {"layer": first.layer, **target, "place": place}
         return {"layer": first.layer, "place": first.place}
 
 
@@ -217,21 +220,21 @@ def _require_different(described: Sequence[Mapping[str, Any]]) -> None:
 
 
 def differences(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Of each member the facts in which not all agree, in the order in which they stand in names. Errors: `ConfigError` for
-    two that agree in all."""
+    """Of each member the facts in which not all agree, in the order in which they stand in names.
+
+    An option is one only where members of its architecture differ in it. Errors: `ConfigError` for two that agree in all.
+    """
     facts = [member.facts() for member in members]
     _require_different(facts)
-    order = sorted({key for one in facts for key in one}, key=lambda key: _rank(key, facts))
-    split = [k for k in order if len({json.dumps(one.get(k), sort_keys=True) + str(k in one) for one in facts}) > 1]
-    return [{key: one[key] for key in split if key in one} for one in facts]
-
-
-def _rank(key: str, facts: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Places, architecture, its options, the recipe in its order, the seed."""
-    fields = list(TrainConfig.model_fields)
-    if key.startswith("options."):
-        return 2, max(list(one).index(key) for one in facts if key in one)
-    return {"places": 0, "architecture": 1, "seed": 4}.get(key, 3), fields.index(key) if key in fields else 0
+    split: list[set[str]] = []
+    for one in facts:
+        alike = [other for other in facts if other["architecture"] == one["architecture"]]
+        split.append(
+            {key for key, value in one.items() for f in (alike if key.startswith(OPTION) else facts) if f[key] != value}
+        )
+    return [
+        {key: one[key] for key in sorted(keys, key=list(one).index)} for one, keys in zip(facts, split, strict=True)
+    ]
 
 
 def _text(value: Any) -> str:
@@ -256,7 +259,7 @@ def folder_names(found: Sequence[Mapping[str, Any]]) -> list[str]:
     names: list[str] = []
     for one in found:
         parts = [
-            _text(value) if key in ("places", "architecture") else f"{key.removeprefix('options.')}-{_text(value)}"
+            _text(value) if key in ("places", "architecture") else f"{key.removeprefix(OPTION)}-{_text(value)}"
             for key, value in one.items()
         ]
         name = "_".join(parts)

@@ -63,17 +63,14 @@ def show_verdicts(results: Mapping[str, Any], console: Console | None = None) ->
 
 
 def show_sweep(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """A row an SAE of one run: its folder, what tells it from the others, FVU, L0 and dead share, its identity."""
+    """A row an SAE of one run: its folder, whose name says what tells it from the others, FVU, L0, dead share, identity."""
     found = Console(stderr=True)
     console = console or (found if found.is_terminal else Console(stderr=True, width=160))
-    own = ("path", "digest", "fvu", "l0", "dead", "seed")
-    swept = list(dict.fromkeys(key for row in rows for key in row if key not in own))
     table = Table(title=f"{len(rows)} SAEs on the same batches", title_justify="left")
     table.add_column("folder", overflow="fold")
-    for heading in (*swept, "seed", "FVU", "L0", "dead", "sha256"):
-        table.add_column(heading, justify="right", no_wrap=heading in ("FVU", "L0", "dead", "sha256"))
+    for heading in ("FVU", "L0", "dead", "sha256"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cells = ["" if row.get(key) is None else str(row[key]) for key in swept]
-        measures = [f"{row['fvu']:.4f}", f"{row['l0']:.1f}", f"{100 * row['dead']:.1f} %", row["digest"][:16]]
-        table.add_row(*map(escape, [row["path"], *cells, str(row["seed"]), *measures]))
+        measures = (f"{row['fvu']:.4f}", f"{row['l0']:.1f}", f"{100 * row['dead']:.1f} %", row["digest"][:16])
+        table.add_row(escape(row["path"]), *measures)
     console.print(table)

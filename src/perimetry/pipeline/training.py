@@ -17,7 +17,7 @@ from perimetry.assets import Document, read_texts
 from perimetry.config import Config
 from perimetry.errors import TooFewSamples
 from perimetry.pipeline.places import describe_places, options_of_places, sites_of
-from perimetry.pipeline.sweep import Member, RunConfig, differences, folder_names
+from perimetry.pipeline.sweep import OPTION, Member, RunConfig, differences, folder_names
 from perimetry.runtime import Runtime
 from perimetry.storage import lock, remove_stale, write_json
 from perimetry.train import Job, Source, TrainConfig, TrainResult, View, train_jobs, train_many
@@ -177,8 +177,8 @@ def _job(
 
 def _swept(member: Member, found: Mapping[str, Any], members: Sequence[Member]) -> dict[str, Any]:
     """`differences` in the words of the configuration: places as layer, place ..., options as one table."""
-    options = {key.removeprefix("options."): value for key, value in found.items() if key.startswith("options.")}
-    plain = {key: value for key, value in found.items() if key != "places" and not key.startswith("options.")}
+    options = {key.removeprefix(OPTION): value for key, value in found.items() if key.startswith(OPTION)}
+    plain = {key: value for key, value in found.items() if key != "places" and not key.startswith(OPTION)}
     places = [one.where() for one in members]
     keys = sorted({key for place in places for key in place})
     own = {key: member.where().get(key) for key in keys if any(p.get(key) != places[0].get(key) for p in places)}
