@@ -16,6 +16,7 @@ __all__ = [
     "LatentBias",
     "Latents",
     "ModelBias",
+    "PerEntry",
     "PerPrompt",
     "PerToken",
     "Read",
@@ -42,6 +43,7 @@ Decoder = Float[Tensor, "d_sae d_model"]
 """Decoder weights, latent-major: row i is the direction that latent i writes."""
 LatentBias = Float[Tensor, " d_sae"]
 ModelBias = Float[Tensor, " d_model"]
+PerEntry = Float[Tensor, " entry"]
 PerToken = Float[Tensor, " token"]
 PerPrompt = Float[Tensor, " prompt"]
 Residual = Float[Tensor, "batch seq d_model"]

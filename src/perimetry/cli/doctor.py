@@ -79,7 +79,7 @@ def _ways(step: dict[str, Any], width: int) -> "Table":
         f"dense above L0 {step['dense_above_density'] * width:,.0f}"
     )
     table = Table(title=title, title_justify="left")
-    for heading in ("L0", "dense", "sparse", "sparse, bf16 selection"):
+    for heading in ("L0", "dense", "sparse", "sparse, selection in int8 or bf16"):
         table.add_column(heading, justify="right")
     for name, ways in step["predicted_seconds"].items():
         cells = ("-" if seconds is None else f"{seconds:.3f} s" for seconds in ways.values())

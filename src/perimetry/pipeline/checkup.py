@@ -172,7 +172,7 @@ def _step(d_model: int, width: int) -> dict[str, Any]:
     }
     return {
         "tokens": STEP_TOKENS,
-        "multiply_adds_per_second": {"float32": costs.float32, "bfloat16": costs.bfloat16, "gather": costs.gather},
+        "multiply_adds_per_second": {n: getattr(costs, n) for n in ("float32", "bfloat16", "int8", "gather")},
         "compiled_kernels": costs.kernels,
         "dense_above_density": crossover(),
         "predicted_seconds": ways,

@@ -30,7 +30,7 @@ def test_rates_are_positive_and_kept_for_the_next_process(tmp_path, monkeypatch:
 
 def test_the_crossover_follows_the_rates_within_bounds_and_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     for gather, wanted in ((1e9, 1 / 64), (1e10, 0.1), (1e12, 0.5)):
-        monkeypatch.setattr(costs, "host_costs", lambda gather=gather: Costs(1e11, 0.0, gather, True))
+        monkeypatch.setattr(costs, "host_costs", lambda gather=gather: Costs(1e11, 0.0, 0.0, gather, True))
         assert crossover() == pytest.approx(wanted)
     monkeypatch.setenv("PERIMETRY_DENSE_ABOVE", "0.25")
     assert crossover() == 0.25
@@ -40,11 +40,13 @@ def test_the_crossover_follows_the_rates_within_bounds_and_can_be_pinned(monkeyp
 
 
 def test_at_the_crossover_both_ways_cost_the_same() -> None:
-    rates = Costs(1e11, 3e11, 2e10, True)
+    rates = Costs(1e11, 3e11, 0.0, 2e10, True)
     at = predict(rates, 1000, 64, 1000, 1000 * rates.gather / rates.float32)
     assert at.dense == pytest.approx(at.sparse)
     assert predict(rates, 1000, 64, 1000, 10.0).sparse < at.sparse
-    assert predict(Costs(1e11, 0.0, 1e10, True), 10, 10, 10, 1.0).low is None
+    assert predict(Costs(1e11, 0.0, 0.0, 1e10, True), 10, 10, 10, 1.0).low is None
+    best = predict(Costs(1e11, 2e11, 4e11, 1e10, True), 10, 10, 10, 1.0).low
+    assert best == predict(Costs(1e11, 4e11, 0.0, 1e10, True), 10, 10, 10, 1.0).low
 
 
 def test_much_fires_by_the_density_of_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perimetry.runtime import generator
-from perimetry.sae.steps import low
+from perimetry.sae.steps import bf16, low
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.native import build
+from perimetry.sae.steps.native.int8 import Int8Product, int8_usable
 from perimetry.sae.steps.select import AboveCut, BatchTopK, Collector, PreActivations, TopK, Window, collect_dense
 
 pytestmark = pytest.mark.skipif(build.compiled() is None, reason="no C compiler here")
@@ -66,11 +67,17 @@ def same(found: Active, wanted: Active) -> bool:
     return bool(((va - vb).abs() <= 1e-5 * vb.abs().clamp(min=1)).all())
 
 
-@pytest.fixture(autouse=True)
-def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["int8", "bf16"])
+def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The product that nominates."""
+    if request.param == "int8" and not int8_usable():
+        pytest.skip("this processor has no int8 product")
     monkeypatch.setattr(low, "SMALLEST", 0)
     monkeypatch.setattr(low, "LOW_ELEMENTS", 32 * WIDTH)
-    monkeypatch.setattr(low, "native_bf16", lambda: True)
+    monkeypatch.setattr(bf16, "LOW_ELEMENTS", 32 * WIDTH)
+    monkeypatch.setattr(low, "LISTED", 16)
+    monkeypatch.setattr(low, "selection", lambda: request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("kind", ["plain", "outliers", "near ties", "few positive"])
@@ -87,7 +94,7 @@ def test_the_entries_are_those_of_the_float32_product(kind: str, collector: str,
     assert all(same(a, b) for a, b in zip(found, wanted, strict=True))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 70), d=st.integers(1, 40), seed=st.integers(0, 10_000))
 def test_in_any_shape(rows: int, d: int, seed: int) -> None:
     pre = data("plain", seed, rows, d)
@@ -109,7 +116,9 @@ def test_without_slack_entries_at_the_cut_are_lost(monkeypatch: pytest.MonkeyPat
     pre = data("plain", 1, rows=600)
     make = KINDS["one cut"]
     wanted = collect_dense(pre, make(pre))[0]
-    monkeypatch.setattr(low, "_slack", lambda pre, lowest: torch.zeros(pre.acts.shape[0]))
+    monkeypatch.setattr(low, "low_slack", lambda pre, *_: torch.zeros(pre.acts.shape[0]))
+    whole = Int8Product.above
+    monkeypatch.setattr(Int8Product, "above", lambda self, cuts, _, limit: whole(self, cuts, 0.0, limit))
     monkeypatch.setattr(low, "_certified", lambda part, *_: part)
     found = low.low_collect(pre, make(pre))
     assert found is not None

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ from perimetry.sae.steps import native
 from perimetry.sae.steps.native.int8 import Int8Product, int8_usable
 from perimetry.storage import read_json, write_json
 
-__all__ = ["Costs", "Prediction", "crossover", "host_costs", "measure_costs", "predict"]
+__all__ = ["Costs", "Prediction", "crossover", "host_costs", "measure_costs", "predict", "selection"]
 
 PIN = "PERIMETRY_DENSE_ABOVE"
+SELECTION = "PERIMETRY_SELECTION"
 TOKENS, D_MODEL, WIDTH, ACTIVE = 512, 512, 8192, 32
 REPEATS = 3
 LEAST, MOST = 1 / 64, 1 / 2
@@ -143,6 +144,19 @@ def crossover() -> float:
             raise ConfigError(f"{PIN} is {pinned!r}; a density between 0 and 1 is wanted, such as 0.1") from error
     costs = host_costs()
     return min(MOST, max(LEAST, costs.gather / costs.float32))
+
+
+def selection() -> Literal["int8", "bf16", "float32"]:
+    """The product by which the latents that may fire are found: the fastest that this host has, or the one pinned by
+    `PERIMETRY_SELECTION`. Errors: `ConfigError` when that cannot be had."""
+    costs = host_costs()
+    rates = {"int8": costs.int8, "bf16": costs.bfloat16, "float32": costs.float32}
+    pinned = os.environ.get(SELECTION, "").strip()
+    if pinned and not rates.get(pinned):
+        had = ", ".join(name for name, rate in rates.items() if rate)
+        raise ConfigError(f"{SELECTION} is {pinned!r}; one that this host has is wanted: {had}")
+    found = pinned or max(rates, key=lambda name: rates[name])
+    return "int8" if found == "int8" else "bf16" if found == "bf16" else "float32"
 
 
 def predict(costs: Costs, tokens: int, d_model: int, width: int, l0: float) -> Prediction:

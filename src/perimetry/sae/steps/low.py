@@ -1,9 +1,10 @@
 """Select low, refine high: what may fire is found by a product of few bits, what fires by exact float32 values.
 
 A low score only nominates: every value that leaves here is a float32 inner product, and each row carries a certificate.
-Its last exact value must clear the best score that was not nominated by `SIGMAS` times the root mean square of exact
-minus low on the nominated entries. Rows that fail it are done again with more bits, in the end densely in float32. So the
-result is that of the float32 product, at the price of the int8 or bfloat16 one, whichever is faster here.
+Its last exact value must clear the best score that was not nominated by `SIGMAS` times the error of the scores: the root
+mean square of exact minus low on the nominated entries with bfloat16, with int8 the one expected of each score, which
+no error seen may exceed fourfold. Rows that fail it are done again with more bits, in the end densely in float32. So
+the result is that of the float32 product, at the price of the int8 or bfloat16 one, whichever is faster here.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +18,11 @@ from perimetry.runtime import native_bf16
 from perimetry.sae.steps import native
 from perimetry.sae.steps.active import Active, flat_nonzero, stack_rows
 from perimetry.sae.steps.bf16 import LOW_ELEMENTS, MARGIN, low_chunks, low_slack, low_top_k
-from perimetry.sae.steps.costs import host_costs
-from perimetry.sae.steps.native.int8 import Int8Product, int8_usable
+from perimetry.sae.steps.costs import selection
+from perimetry.sae.steps.native.int8 import Int8Product
 from perimetry.sae.steps.select import Collector, Cut, PreActivations, TopK, top_k_rows
 
-__all__ = ["SIGMAS", "int8_faster", "low_collect", "low_usable"]
+__all__ = ["SIGMAS", "low_collect", "low_usable"]
 
 SIGMAS = 6.0
 """Root mean squares of the low scores' error by which a selection must be clear."""
@@ -35,11 +36,6 @@ SMALLEST = 2**21
 """Products below this many multiplications per row and column are not worth two precisions."""
 
 
-def int8_faster() -> bool:
-    """Whether the int8 product can be had here, and beats the bfloat16 one."""
-    return int8_usable() and host_costs().int8 > host_costs().bfloat16
-
-
 def low_usable(pre: PreActivations, collectors: list[Collector]) -> bool:
     """Whether these collectors can be served this way, here and at this size."""
     known = all((isinstance(c, TopK) and c.among is None) or isinstance(c, Cut) for c in collectors)
@@ -47,14 +43,13 @@ def low_usable(pre: PreActivations, collectors: list[Collector]) -> bool:
     rows, width = pre.acts.shape[0], pre.W_enc.shape[0]
     few = all(4 * (c.k + MARGIN) <= width for c in collectors if isinstance(c, TopK))
     large = rows * width >= SMALLEST
-    if not (known and one_kind and few and large and native.usable(pre.acts, pre.W_enc, pre.b_enc)):
-        return False
-    return native_bf16() or int8_faster()
+    served = known and one_kind and few and large and native.usable(pre.acts, pre.W_enc, pre.b_enc)
+    return served and selection() != "float32"
 
 
 def low_collect(pre: PreActivations, collectors: list[Collector]) -> list[Active] | None:
     """The entries of each collector; None where so much may fire that the dense float32 product is cheaper."""
-    rounded = Int8Product(*pre) if int8_faster() else None
+    rounded = Int8Product(*pre) if selection() == "int8" else None
     if isinstance(collectors[0], TopK):
         return [_top_k(pre, rounded, c) for c in collectors if isinstance(c, TopK)]
     cuts = [c for c in collectors if isinstance(c, Cut)]

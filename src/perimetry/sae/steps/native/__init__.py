@@ -27,6 +27,7 @@ __all__ = [
 ]
 __all__ += ["transposed", "update", "usable"]
 
+
 class Candidates(NamedTuple):
     """The best bf16 scores of some rows."""
 

@@ -51,7 +51,9 @@ def _openmp() -> list[str]:
 
 def _compile(compiler: str, out: Path) -> None:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    log.debug("compiling %s with %s", [source.name for source in SOURCES], version.splitlines()[0] if version else compiler)
+    log.debug(
+        "compiling %s with %s", [source.name for source in SOURCES], version.splitlines()[0] if version else compiler
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         made = Path(folder) / out.name
