@@ -26,7 +26,7 @@ __all__ = ["SIGMAS", "low_collect", "low_usable"]
 
 SIGMAS = 6.0
 """Root mean squares of the low scores' error by which a selection must be clear."""
-LISTED = 64
+LISTED = 32
 """Int8 scores beyond k that are kept of a row; their errors are about eight times those of bfloat16."""
 MANY = 1 / 16
 """Share of rows in doubt after int8 from which on bfloat16 is asked before float32."""
