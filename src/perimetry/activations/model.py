@@ -34,15 +34,11 @@ __all__ = [
 ]
 
 BLOCKS = {
-    "gemma": "model.layers",
-    "gemma2": "model.layers",
-    "gemma3_text": "model.layers",
     "gpt2": "transformer.h",
     "gpt_neox": "gpt_neox.layers",
-    "llama": "model.layers",
-    "mistral": "model.layers",
-    "qwen2": "model.layers",
-    "qwen3": "model.layers",
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "model.layers"),
+    **dict.fromkeys(("llama", "mistral", "olmo", "olmo2", "phi", "phi3"), "model.layers"),
+    **dict.fromkeys(("qwen2", "qwen3", "smollm3", "stablelm", "starcoder2"), "model.layers"),
 }
 """Family (`model_type` of the configuration) -> module path of its decoder blocks. Explicit: no pattern is guessed."""
 
