@@ -213,6 +213,16 @@ def test_an_sae_of_another_width_is_refused(extractor: Extractor) -> None:
         check_origin(narrow, extractor)
 
 
+@pytest.mark.parametrize(
+    ("name", "does"),
+    [("crosscoder", "reads several places at once"), ("transcoder", "writes another place than it reads")],
+)
+def test_dictionaries_of_several_places_are_refused(name: str, does: str, extractor: Extractor) -> None:
+    several = LoadedSAE(ARCHITECTURES[name].tiny(), SAEInfo(architecture=name), False, None)
+    with pytest.raises(Incompatible, match=f"a '{name}' {does}; a meter wants a dictionary of one place, such as"):
+        check_origin(several, extractor)
+
+
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"crosscoder", "temporal", "transcoder"}))
 def test_a_meter_of_every_architecture_survives_its_folder(
     name: str, extractor: Extractor, parts: CleanParts, settings: MeterConfig, tmp_path: Path

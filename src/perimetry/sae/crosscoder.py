@@ -5,13 +5,13 @@ none where it does not occur (Lindsey et al., October 2024). A row holds the row
 summed over them.
 
 Which latents fire is another architecture's rule (`gate`), applied to p times u, the sum of the norms of a latent's decoder
-rows, so that a concept in several sources counts for all of them. Decoder norms are free, for they say in which sources a
+rows, so that a concept in several sources counts for all of them. Whether `b_dec` is taken off the input first is the gate's
+default; the functions are the same ones, but dictionaries learn faster from centred rows. Decoder norms are free, for they say in which sources a
 concept occurs; and as p u, like the output, stays when p grows as much as the row shrinks, no constraint is needed. With it
 the active count is free or fixed; the class says free, which is so for every gate but `topk`.
 
-The gate `standard` (L1) makes false source-specific latents: where a concept is weak in one source, the penalty drives
-its decoder there to 0 and another latent takes that part (Minder et al., arXiv 2504.02922). `batchtopk`, which is the
-default, has no such pull. Jumps and counts of `jumprelu` reach its cuts alone, as in that architecture.
+The gate `standard` (L1) makes false source-specific latents: where a concept is weak in one source, the penalty shrinks its
+decoder there towards 0 (Minder et al., arXiv 2504.02922). `batchtopk`, which is the default, has no such pull. Jumps and counts of `jumprelu` reach its cuts alone, as in that architecture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -272,7 +272,7 @@ class CrosscoderSAE(AffineSAE):
             raise ConfigError(f"a crosscoder with gate {name!r} and widths {widths!r}; wanted {wanted}")
         own = ("by_norm", "gate", "parts", "scales", "widths")
         inner = {key: value for key, value in settings.items() if key not in own}
-        gate = GATES[name].rebuild(weights, extras=extras, settings=inner, subtract_b_dec=bool(subtract_b_dec))
+        gate = GATES[name].rebuild(weights, extras=extras, settings=inner, subtract_b_dec=subtract_b_dec)
         return cls(gate, widths, scales=settings.get("scales"), by_norm=bool(settings.get("by_norm", True)))
 
     @classmethod
