@@ -121,10 +121,10 @@ def finish(arguments: argparse.Namespace, name: str, rows: list[dict[str, Any]],
     if arguments.json:
         print(json.dumps(results, allow_nan=False))
         return
-    table = Table(title=f"{name}: {METHOD}", title_justify="left")
+    table = Table(title=f"{name}: {rows[0]['method']}", title_justify="left")
     fixed = ("metric", "arm", "against", "estimate", "low", "high", "n", "seed", "method")
     extra = [key for key in rows[0] if key not in fixed]
-    for heading in (*extra, "metric", "arm", "against", "estimate", "quartiles"):
+    for heading in (*extra, "metric", "arm", "against", "estimate", "low to high"):
         table.add_column(heading)
     for line in rows:
         box = f"{line['low']:.4g} to {line['high']:.4g}"

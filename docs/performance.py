@@ -258,10 +258,31 @@ def saebench(measured: dict[str, Any]) -> str:
     return "\n\n".join([about, table(head, lines), source(measured)])
 
 
+def kills(measured: dict[str, Any]) -> str:
+    """What became of trainings that were killed, by where the kills hit."""
+    rows = {r["arm"]: r for r in measured["rows"]}
+    phases = [name for name in rows if name in measured["phases"]]
+    lines = [
+        [
+            name,
+            str(row["n"]),
+            str(row["n_trainings"]),
+            f"{round(row['estimate'] * row['n'])}",
+            f"{100 * row['low']:.0f} %",
+        ]
+        for name, row in ((name, rows[name]) for name in [*phases, "all"])
+    ]
+    names = ", ".join(f"`{name}`" for name in measured["uninterrupted_s"])
+    head = ["signal 9 came", "kills", "trainings", "ended with the same bytes", f"at least, {rows['all']['method']}"]
+    verdict = "None ended otherwise." if not measured["unequal"] else f"{measured['unequal']} ended otherwise."
+    return "\n\n".join([f"Trainings: {names}. {verdict}", table(head, lines), source(measured)])
+
+
 VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "architectures": architectures,
     "harvest": harvest,
     "headline": headline,
+    "kills": kills,
     "memory": memory,
     "saebench": saebench,
     "sizes": sizes,

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if not p.name.startswith("_"))
 LIMITS = {"gemm_float32", "gemm_bfloat16"}
 ARMS = {
     "train_step": {"perimetry", "perimetry_dense", *LIMITS},
     "score": {"truncated pass", "main", "explained", "full pass", "all"},
     "harvest": {"truncated pass", "harvest"},
 }
+SCRIPTS = sorted(ARMS)
+OTHERS = {"kills"}
+"""Scripts that measure no speed; each has tests of its own."""
 
 
 def run(name: str, *flags: str) -> str:
@@ -35,6 +37,12 @@ def check_rows(rows: list[dict[str, Any]]) -> None:
         assert row["n"] == (2 if row.get("section", "speed") in ("speed", "architectures") else 1)
         assert isinstance(row["seed"], int)
         assert row["metric"].endswith("_ratio") == bool(row["against"])
+
+
+def test_no_script_is_forgotten() -> None:
+    there = {p.stem for p in (ROOT / "benchmarks").glob("*.py") if not p.name.startswith("_")}
+    assert there == {*SCRIPTS, *OTHERS}
+    assert all((Path(__file__).parent / f"test_{name}.py").is_file() for name in OTHERS)
 
 
 @pytest.mark.slow
