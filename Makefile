@@ -24,6 +24,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py --out runs/bench/train_step.json
 	$(BIN)/python benchmarks/score.py --out runs/bench/score.json
 	$(BIN)/python benchmarks/harvest.py --out runs/bench/harvest.json
+	$(BIN)/python benchmarks/kills.py --out runs/bench/kills.json
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_cli.py

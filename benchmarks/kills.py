@@ -114,15 +114,15 @@ class Snapshot(NamedTuple):
     """What a finished training left."""
 
     files: dict[str, str]
-    """Path -> SHA-256 of every file but lock and log."""
+    """Path -> SHA-256 of every file but lock and log; of a folder nothing, but it counts too."""
     steps: tuple[tuple[int, ...], ...]
     """Steps in the log of each SAE."""
 
     @classmethod
     def of(cls, folder: Path, outs: Sequence[Path]) -> "Snapshot":
         """Hash."""
-        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in (KEPT, LOG)]
-        hashes = {p.relative_to(folder).as_posix(): hash_file(p) for p in files}
+        found = [p for p in sorted(folder.rglob("*")) if p.name not in (KEPT, LOG)]
+        hashes = {p.relative_to(folder).as_posix(): hash_file(p) if p.is_file() else "" for p in found}
         return cls(hashes, tuple(tuple(r["step"] for r in read_log(out / LOG)) for out in outs))
 
 
