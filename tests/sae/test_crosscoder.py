@@ -32,7 +32,9 @@ from perimetry.sae.steps.native import build
 from perimetry.sae.steps.select import collect, collect_dense
 from perimetry.sae.steps.sparse import sparse_step
 from perimetry.sae.transcoder import GATES
-from perimetry.train import train
+from perimetry.train import train, trainer
+from perimetry.train.fused import fused_step
+from perimetry.train.trainer import Trainer
 
 D, N = 12, 40
 OBJECTIVE = Objective(sparsity=0.1, target_l0=5.0, bandwidth=0.3, aux=1 / 32)
@@ -388,6 +390,31 @@ def test_a_training_scales_each_source_by_itself(tmp_path: Path) -> None:
     fires = sae.encode(rows).dense().gt(0).float().mean(0) > 0.01
     shares = sae.source_norms().share[fires, 0]
     assert float(shares.median()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.skipif(build.compiled() is None, reason="no C compiler here")
+@pytest.mark.parametrize("gate", ["batchtopk", "jumprelu", "topk"])
+def test_the_fused_step_is_the_step_in_two_parts(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config(architecture="crosscoder", options={"gate": gate, "widths": [20, 12]}, dead_after=70, clip=0.05)
+    one, two = (Trainer(made, (0.05, 0.1), torch.zeros(32)) for _ in range(2))
+    monkeypatch.setattr(products, "DENSE_ABOVE", 2.0)
+    fused: list[object] = []
+
+    def watched(*args: object, **more: object) -> object:
+        fused.append(fused_step(*args, **more))  # pyright: ignore[reportArgumentType]
+        return fused[-1]
+
+    for step in range(8):
+        rows = Planted().draw(64, step)
+        monkeypatch.setattr(trainer, "fused_step", watched)
+        found = one.advance(rows)
+        monkeypatch.setattr(trainer, "fused_step", lambda *_, **__: None)
+        wanted = two.advance(rows)
+        assert found.loss == pytest.approx(wanted.loss, rel=1e-4)
+        for a, b in zip(one.sae.parameters(), two.sae.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert len(fused) == 8
+    assert None not in fused, "the fused step applies"
 
 
 SIDE, SHARED = 16, 8
