@@ -240,7 +240,9 @@ def test_a_person_gets_a_table(world: World, swept: Swept) -> None:
     assert f"--sae {swept.out / 'layer-00_batchtopk_width-64' / 'sae'} --text" in shown.err
 
 
-def test_a_flag_sweeps_as_a_file_does_and_each_is_as_alone(world: World, tmp_path: Path) -> None:
+def test_a_flag_sweeps_as_a_file_does_and_each_is_as_alone(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = train_arguments(world.model, world.corpus, tmp_path / "x")
     for flag in ("--width", "--k"):
         at = base.index(flag)
@@ -253,11 +255,19 @@ def test_a_flag_sweeps_as_a_file_does_and_each_is_as_alone(world: World, tmp_pat
     ]
     assert [(row["width"], row["k"]) for row in rows] == [(48, 4), (48, 6), (64, 4), (64, 6)]
     assert rows[3]["digest"] == load_sae(world.sae).info.digest, "one place: the same bytes as alone"
+    small(monkeypatch)
     seeds = run_main(
         *train_arguments(world.model, world.corpus, tmp_path / "y"), "--sweep", "seed=3,4", "--json"
     ).json()
     both = run_main(*train_arguments(world.model, world.corpus, tmp_path / "z"), "--seed", "3", "--seed", "4", "--json")
     assert [row["digest"] for row in seeds["saes"]] == [row["digest"] for row in both.json()["saes"]]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "y").glob("seed-*/sae/*")}
+    more = run_main(
+        *train_arguments(world.model, world.corpus, tmp_path / "y"), "--sweep", "seed=3,4,5", "--json"
+    ).json()
+    assert more["saes"][:2] == seeds["saes"], "what is finished stays"
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert Path(more["saes"][2]["path"]).parent.name == "seed-5"
 
 
 def test_live_a_sweep_reads_the_model_and_keeps_no_store(
@@ -265,6 +275,13 @@ def test_live_a_sweep_reads_the_model_and_keeps_no_store(
 ) -> None:
     monkeypatch.setattr(training, "StreamConfig", functools.partial(StreamConfig, chunk_tokens=1024))
     outs = [tmp_path / "one", tmp_path / "two"]
+
+    def work() -> None:
+        killing(monkeypatch, Run, "save", 10)
+        run_main(*asked(world, outs[1], "--config", swept.config, "--live"))
+
+    assert in_a_child(work) == -signal.SIGKILL
+    assert len(list(outs[1].glob("*/checkpoints/step-*"))) == 10, "killed in the middle of the training"
     for out in outs:
         done = run_main(*asked(world, out, "--config", swept.config, "--live", "--json"))
         assert done.code == 0, done.err
@@ -277,10 +294,19 @@ def test_live_a_sweep_reads_the_model_and_keeps_no_store(
     assert (live.hook_name, live.hook_name_out) == (stored.hook_name, stored.hook_name_out)
 
 
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less to read and to write, where only that it runs is looked at."""
+    for key, value in {"FIT_TOKENS": "512", "THRESHOLD_TOKENS": "512", "CHECKPOINT_EVERY": "8"}.items():
+        monkeypatch.setenv(f"PERIMETRY_TRAIN_{key}", value)
+
+
 TINY = ["--width", "64", "--k", "6", "--tokens", "1024", "--batch", "128"]
 
 
-def test_one_transcoder_one_crosscoder_by_flags_alone(world: World, tmp_path: Path) -> None:
+def test_one_transcoder_one_crosscoder_by_flags_alone(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
     wanted = {
         "a": (["transcoder", "--layer", "0", "--target-layer", "2"], "blocks.2.hook_resid_post"),
         "b": (["transcoder", "--place", "mlp"], "blocks.1.mlp.hook_out"),
@@ -353,15 +379,13 @@ SMALLER = {
 
 def test_the_example_of_the_page_runs(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = example()
-    for large, small in SMALLER.items():
+    for large, tiny in SMALLER.items():
         assert large in text
-        text = text.replace(large, small)
+        text = text.replace(large, tiny)
     assert not re.search(r"\d{4,}", text.replace("1024", "")), "nothing large is left"
     file = tmp_path / "sweep.toml"
     file.write_text(text)
-    for key in ("FIT_TOKENS", "THRESHOLD_TOKENS"):
-        monkeypatch.setenv(f"PERIMETRY_TRAIN_{key}", "512")
-    monkeypatch.setenv("PERIMETRY_TRAIN_CHECKPOINT_EVERY", "8")
+    small(monkeypatch)
     done = run_main(*asked(world, tmp_path / "out", "--config", file, "--json"))
     assert done.code == 0, done.err
     rows = done.json()["saes"]

@@ -62,6 +62,20 @@ def test_options_belong_to_a_run() -> None:
     assert [run.options for run in runs] == [{"mode": "tanh"}, {}]
 
 
+def test_several_blocks_take_the_place_of_one_and_one_that_of_several() -> None:
+    crosscoder = {"architecture": "crosscoder", "layers": [1, 2]}
+    runs = expand({**TINY, "layer": 3, "runs": [{}, crosscoder]})
+    assert [(run.layer, run.layers) for run in runs] == [(3, None), (None, (1, 2))]
+    runs = expand({**TINY, **crosscoder, "runs": [{}, {"architecture": "topk", "layer": 3}]})
+    assert [(run.layer, run.layers) for run in runs] == [(None, (1, 2)), (3, None)]
+    assert with_flags({"layer": 3, "target_layer": 4}, {"layers": [1, 2]}, {}) == {"layers": [1, 2]}
+
+
+def test_a_place_that_cannot_be_says_whose_it_is() -> None:
+    refused({"runs": [{}, {"architecture": "transcoder"}]}, r"configuration \[train\], SAE 2 of 2: no target was given")
+    refused({"layer": 1, "layers": [1, 2]}, r"configuration \[train\]: layers = \[1, 2\] for 'batchtopk'")
+
+
 def test_the_section_may_be_wrong_alone_where_every_run_mends_it() -> None:
     runs = expand({**TINY, "k": 80, "sweep": {"width": [96, 128]}})
     assert [(run.width, run.k) for run in runs] == [(96, 80), (128, 80)]

@@ -152,16 +152,22 @@ def with_flags(values: Mapping[str, Any], flags: Mapping[str, Any], sweep: Mappi
             raise ConfigError(
                 f"{key} is given as {value!r} by a flag and run {named[0]} of the file names it; give one of the two"
             )
-    return {**values, **given} | ({"sweep": lists} if lists else {})
+    return _over(values, given) | ({"sweep": lists} if lists else {})
 
 
 def _own(n: int) -> str:
     return f"sweep of entry {n} of train.runs"
 
 
+def _over(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `more` put over it; one block takes the place of several, and several that of one."""
+    gone = {"layers"} if "layer" in more else {"layer", "target_layer"} if "layers" in more else set()
+    return {**{key: value for key, value in base.items() if key not in gone}, **more}
+
+
 def _product(base: Mapping[str, Any], lists: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     for point in itertools.product(*lists.values()):
-        yield {**base, **dict(zip(lists, point, strict=True))}
+        yield _over(base, dict(zip(lists, point, strict=True)))
 
 
 def _points(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -170,7 +176,7 @@ def _points(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     points = list(_product(base, lists)) if lists or not runs else []
     for n, run in enumerate(runs, 1):
         own = _lists(run.get("sweep", {}), _own(n))
-        points += _product({**base, **{key: value for key, value in run.items() if key != "sweep"}}, own)
+        points += _product(_over(base, {key: value for key, value in run.items() if key != "sweep"}), own)
     return points
 
 
@@ -184,8 +190,12 @@ def expand(values: Mapping[str, Any]) -> list[RunConfig]:
     points = _points(values)
     runs: list[RunConfig] = []
     for n, point in enumerate(points, 1):
-        run = build(RunConfig, point, LABEL if len(points) == 1 else f"{LABEL}, SAE {n} of {len(points)}")
-        require_where(run, run.architecture)
+        label = LABEL if len(points) == 1 else f"{LABEL}, SAE {n} of {len(points)}"
+        run = build(RunConfig, point, label)
+        try:
+            require_where(run, run.architecture)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error}") from error
         runs.append(run)
     _require_shared(runs)
     plain = [run.model_dump(mode="json") | {"options": run.chosen.model_dump(mode="json")} for run in runs]
