@@ -13,6 +13,8 @@ from perimetry.pipeline.places import Where, describe_places, name_places, optio
 from perimetry.pipeline.training import describe_source
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.formats import SAEInfo
+from perimetry.sae.formats.saelens_write import export_saelens
+from perimetry.sae.transcoder import TranscoderSAE
 
 
 def test_the_places_of_each_kind() -> None:
@@ -136,3 +138,15 @@ def test_one_block_is_described_as_it_always_was(tiny_lm: LanguageModel) -> None
     assert set(found) == {
         *("model", "revision", "layer", "hook_name", "hf_hook_name", "policy", "dtype", "context_size", "dataset"),
     }  # fmt: skip
+
+
+def test_both_ends_go_into_the_layout_of_saelens(tiny_lm: LanguageModel) -> None:
+    info = described(tiny_lm, "transcoder", Site(1, "mlp_in"), Site(1, "mlp_out"))
+    made = export_saelens(TranscoderSAE.tiny(), info)
+    assert made is not None
+    metadata = made.config["metadata"]
+    assert (metadata["hook_name"], metadata["hook_name_out"]) == ("blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out")
+    assert (metadata["hf_hook_name"], metadata["hf_hook_name_out"]) == (
+        "model.layers.1.mlp.input",
+        "model.layers.1.mlp",
+    )
