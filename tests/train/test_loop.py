@@ -17,6 +17,7 @@ from perimetry.measures.dictionary import redundancy
 from perimetry.runtime import computes_with
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.formats import load_sae
+from perimetry.sae.steps.dispatch import ways_taken
 from perimetry.storage import hash_file, lock
 from perimetry.train import Restorable, train, train_many
 from perimetry.train.checkpoint import latest_checkpoint, save_checkpoint
@@ -282,14 +283,17 @@ def test_a_checkpoint_tells_code_and_threads_and_a_resume_across_them_is_written
         train(config(), Dies(20), out)
     newest = latest_checkpoint(out / "checkpoints")
     assert newest is not None
-    assert newest.document["computes_with"] == computes_with()
-    older = newest.document | {"computes_with": computes_with() | {"perimetry": "0.0.9", "threads": 3}}
+    assert newest.document["computes_with"] == computes_with() | ways_taken()
+    older = newest.document | {
+        "computes_with": computes_with() | ways_taken() | {"perimetry": "0.0.9", "threads": 3, "selection": "abacus"}
+    }
     save_checkpoint(out / "checkpoints", newest._replace(document=older))
     with pytest.raises(KeyboardInterrupt):
         train(config(), Dies(30), out)
     found = train(config(), Planted(), out)
     assert found.info.details["resumed_across"] == [
         f"step 14: perimetry 0.0.9 -> {computes_with()['perimetry']}",
+        f"step 14: selection abacus -> {ways_taken()['selection']}",
         "step 14: threads 3 -> 1",
     ]
     assert weights_hash(out) == weights_hash(tmp_path / "whole")

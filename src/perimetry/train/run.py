@@ -17,6 +17,7 @@ from perimetry.measures.sparsity import dead_share, density, fires, l0
 from perimetry.runtime import computes_with
 from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
+from perimetry.sae.steps.dispatch import ways_taken
 from perimetry.storage import hash_json, remove_stale
 from perimetry.train.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
 from perimetry.train.fits import fit_centre, fit_scales, require_finite, scale_row
@@ -185,7 +186,7 @@ class Run:
         self.trainer = Trainer(self.config, scales, torch.zeros(int(document["row_width"])))
         self.trainer.load(checkpoint)
         self.data = document["data"]
-        before, now = document.get("computes_with", {}), computes_with()
+        before, now = document.get("computes_with", {}), computes_with() | ways_taken()
         changed = [f"step {self.step}: {k} {before[k]} -> {now[k]}" for k in sorted(before) if before[k] != now.get(k)]
         self.across = [*document.get("across", []), *changed]
         self.log.start(self.step)
@@ -228,7 +229,7 @@ class Run:
             "data": self.data,
             "model_info": self._info_hash(),
             "source": source_state,
-            "computes_with": computes_with(),
+            "computes_with": computes_with() | ways_taken(),
             "across": self.across,
         }
         save_checkpoint(self.checkpoints, state._replace(document=state.document | more))

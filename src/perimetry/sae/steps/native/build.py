@@ -16,7 +16,7 @@ import torch
 from perimetry.assets.cache import cache_folder
 from perimetry.errors import ConfigError
 
-__all__ = ["compiled", "wanted"]
+__all__ = ["compiled", "kernel_hash", "wanted"]
 
 HERE = Path(__file__).parent
 SOURCES = (HERE / "kernels.c", HERE / "int8.c")
@@ -63,6 +63,13 @@ def _compile(compiler: str, out: Path) -> None:
 
 
 @functools.cache
+def kernel_hash() -> str:
+    """SHA-256 of the kernels' source and of the flags that they are compiled with."""
+    code = [file.read_text(encoding="utf-8") for file in (*SOURCES, *SHARED)]
+    return hashlib.sha256("\0".join([*code, *FLAGS]).encode()).hexdigest()
+
+
+@functools.cache
 def compiled() -> ctypes.CDLL | None:
     """The compiled kernels; None where they are switched off, or where no C compiler is found or it fails (logged)."""
     if not wanted():
@@ -71,9 +78,9 @@ def compiled() -> ctypes.CDLL | None:
     if compiler is None or os.name != "posix":
         log.info("no C compiler here: the training step runs on torch operations, which is slower")
         return None
-    code = [file.read_text(encoding="utf-8") for file in (*SOURCES, *SHARED)]
-    parts = [*code, compiler, torch.__version__, *FLAGS, _processor()]
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    name = hashlib.sha256("\0".join([kernel_hash(), compiler, torch.__version__, _processor()]).encode()).hexdigest()[
+        :24
+    ]
     out = cache_folder() / "kernels" / f"{name}.so"
     try:
         if not out.is_file():
