@@ -23,7 +23,7 @@ from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Terms
 from perimetry.sae.steps.doors import Doors, open_pass
-from perimetry.sae.steps.gates import much_fires
+from perimetry.sae.steps.gates import much_fires, norm_pull
 from perimetry.sae.steps.products import decode, sampled, transposed
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 from perimetry.sae.terms.smooth import smooth_term
@@ -104,7 +104,6 @@ class GatedSAE(AffineSAE):
         towards_product = towards_gate.clone()
         towards_product[fires] += through
         sums = gate.column_sums(gate.values)
-        direction = decoder / norms[:, None].clamp(min=torch.finfo(norms.dtype).tiny)
         return Terms(
             active=active,
             residual=residual,
@@ -117,12 +116,12 @@ class GatedSAE(AffineSAE):
                 float(weight * (sums * norms).sum()),
                 None,
                 {
-                    "W_dec": weight * sums[:, None] * direction,
                     # The common step counts what reaches the product; b_gate gets the part of the gate alone.
                     "b_enc": -active.column_sums(through),
                     "b_mag": active.column_sums(delta),
                     "r_mag": active.column_sums(through * product[fires]),
                 },
+                norm_pull(weight * sums, norms),
             ),
             further=float(attempt.square().sum()) / tokens + (0.0 if smooth is None else smooth.loss),
         )

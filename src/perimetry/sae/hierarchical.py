@@ -128,7 +128,7 @@ class HierarchicalTopKSAE(AffineSAE):
         offset = target - self.b_dec.detach()
         residual, upstream = torch.empty_like(offset), torch.empty_like(offset)
         towards, delta, loss = torch.zeros_like(decoder), active.values.new_empty(active.entries), 0.0
-        step = max(1, products.CHUNK_ELEMENTS // (k * self.d_model))
+        step = max(1, products.CHUNK_ELEMENTS // (8 * k * self.d_model))
         for start in range(0, tokens, step):
             part = slice(start, start + step)
             values, columns, entries = ranked.values[part], ranked.columns[part], ranked.entries[part]
@@ -137,9 +137,10 @@ class HierarchicalTopKSAE(AffineSAE):
             real = entries >= 0
             delta[entries[real]] = chunk.delta[real]
             # Every entry is a row of its own here, for each has an upstream gradient of its own.
+            latents, places = columns.reshape(-1).unique(return_inverse=True)
             offsets = torch.arange(values.numel() + 1, device=values.device)
-            alone = Active(offsets, columns.reshape(-1), values.reshape(-1), self.d_sae)
-            towards += transposed(alone, None, chunk.upstream.view(values.numel(), -1))
+            alone = Active(offsets, places, values.reshape(-1), latents.numel())
+            towards[latents] += transposed(alone, None, chunk.upstream.view(values.numel(), -1))
         smooth = smooth_term(active, objective.smooth)
         if smooth is not None:
             delta = delta + smooth.towards(active)

@@ -16,7 +16,7 @@ from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
-from perimetry.sae.steps.gates import AbsoluteGate, gate_pass, much_fires
+from perimetry.sae.steps.gates import AbsoluteGate, gate_pass, much_fires, norm_pull
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 
 __all__ = ["StandardSAE"]
@@ -57,11 +57,11 @@ class StandardSAE(AffineSAE):
         norms = self.W_dec.detach().norm(dim=1)
         weight = objective.sparsity / active.tokens
         sums = active.column_sums(active.values)
-        direction = self.W_dec.detach() / norms[:, None].clamp(min=torch.finfo(norms.dtype).tiny)
         return Penalty(
             float(weight * (sums * norms).sum()),
             weight * norms[active.columns],
-            {"W_dec": weight * sums[:, None] * direction},
+            {},
+            norm_pull(weight * sums, norms),
         )
 
     @override

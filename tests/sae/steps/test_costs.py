@@ -29,7 +29,7 @@ def test_rates_are_positive_and_kept_for_the_next_process(tmp_path, monkeypatch:
 
 
 def test_the_crossover_follows_the_rates_within_bounds_and_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    for gather, wanted in ((1e9, 1 / 64), (1e10, 0.1), (1e12, 0.5)):
+    for gather, wanted in ((1e9, 1 / 64), (1e10, 0.1), (1e12, 1 / 8)):
         monkeypatch.setattr(costs, "host_costs", lambda gather=gather: Costs(1e11, 0.0, 0.0, gather, True))
         assert crossover() == pytest.approx(wanted)
     monkeypatch.setenv("PERIMETRY_DENSE_ABOVE", "0.25")

@@ -187,3 +187,5 @@ class Penalty(NamedTuple):
     """Gradient with respect to the active values; None is zero."""
     gradients: dict[str, Tensor]
     """Further gradients by parameter name, added to those of the other terms."""
+    pull: LatentBias | None = None
+    """Gradient with respect to each decoder row, in multiples of that row; None is zero."""

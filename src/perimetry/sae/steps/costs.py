@@ -29,8 +29,9 @@ PIN = "PERIMETRY_DENSE_ABOVE"
 SELECTION = "PERIMETRY_SELECTION"
 TOKENS, D_MODEL, WIDTH, ACTIVE = 512, 512, 8192, 32
 REPEATS = 3
-LEAST, MOST = 1 / 64, 1 / 2
-"""Bounds of the crossover: a machine that was busy while it was measured shall not drive it anywhere."""
+LEAST, MOST = 1 / 64, 1 / 8
+"""Bounds of the crossover: a machine that was busy while it was measured shall not drive it anywhere, and a list of more
+entries than that takes more memory than the dictionary."""
 
 
 class Costs(NamedTuple):

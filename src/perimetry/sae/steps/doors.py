@@ -11,6 +11,7 @@ from torch import Tensor
 
 from perimetry.axes import Acts, Decoder, LatentBias, ModelBias
 from perimetry.sae.steps.base import Penalty, Terms
+from perimetry.sae.steps.gates import lean_chunks, norm_pull
 from perimetry.sae.steps.select import PreActivations
 from perimetry.sae.steps.tallies import Tally, nothing_listed
 
@@ -42,7 +43,7 @@ def open_pass(pre: PreActivations, target: Acts, doors: Doors, weight: float) ->
     names = ("b_enc", "sums", "b_mag", "r_mag", "through")
     found: dict[str, Tensor] = {name: torch.zeros_like(norms) for name in names}
     tally, error, missed = Tally(decoder.shape[0], target.device), 0.0, 0.0
-    for start, chunk in pre.chunks():
+    for start, chunk in lean_chunks(pre):
         part = slice(start, start + chunk.shape[0])
         is_open = chunk > 0
         gates, product = chunk * is_open, chunk - doors.b_gate
@@ -65,9 +66,7 @@ def open_pass(pre: PreActivations, target: Acts, doors: Doors, weight: float) ->
         towards = torch.addmm(per_gate * norms, attempt.mul_(scale), decoder.T).mul_(is_open).add_(through)
         found["b_enc"] += towards.sum(0)
         W_enc.addmm_(towards.T, pre.acts[part])
-    direction = decoder / norms[:, None].clamp(min=torch.finfo(norms.dtype).tiny)
     gradients = {
-        "W_dec": per_gate * found["sums"][:, None] * direction,
         # The common step counts what reaches the product; b_gate gets the part of the gate alone.
         "b_enc": -found["through"],
         "b_mag": found["b_mag"],
@@ -81,7 +80,9 @@ def open_pass(pre: PreActivations, target: Acts, doors: Doors, weight: float) ->
         W_dec=W_dec,
         W_enc=W_enc,
         b_enc=found["b_enc"],
-        penalty=Penalty(per_gate * float((found["sums"] * norms).sum()), None, gradients),
+        penalty=Penalty(
+            per_gate * float((found["sums"] * norms).sum()), None, gradients, norm_pull(per_gate * found["sums"], norms)
+        ),
         further=missed / tokens,
         summary=tally.summary(),
     )

@@ -6,6 +6,7 @@ way, and weighed when the counts of the batch are known.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -18,7 +19,33 @@ from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Summary, Terms
 from perimetry.sae.steps.select import PreActivations
 
-__all__ = ["AbsoluteGate", "CountGate", "Gate", "gate_pass", "much_fires"]
+__all__ = ["AbsoluteGate", "CountGate", "Gate", "gate_pass", "lean_chunks", "much_fires", "norm_pull"]
+
+
+BUFFERS = 4
+"""Matrices as large as a chunk of pre-activations that a pass holds besides; chunks are smaller by as much."""
+
+
+def lean_chunks(pre: PreActivations) -> Iterator[tuple[int, Latents]]:
+    """First row and pre-activations of each chunk, for a pass that holds several matrices of the size of a chunk."""
+    tokens, width = pre.acts.shape[0], pre.W_enc.shape[0]
+    buffer: Tensor | None = None
+    for start, stop in products.row_chunks(tokens, BUFFERS * width):
+        if buffer is None:
+            buffer = pre.acts.new_empty(stop - start, width)
+        out = buffer[: stop - start]
+        torch.addmm(pre.b_enc, pre.acts[start:stop], pre.W_enc.T, out=out)
+        yield start, out
+
+
+def norm_pull(weights: LatentBias, norms: LatentBias) -> LatentBias:
+    """What `Penalty.pull` is for `weights` times the norms of the decoder rows; a row of norm 0 has no direction.
+
+    >>> norm_pull(torch.tensor([3.0, 3.0]), torch.tensor([2.0, 0.0])).tolist()
+    [1.5, 0.0]
+    """
+    tiny = torch.finfo(norms.dtype).tiny
+    return torch.where(norms > tiny, weights / norms.clamp(min=tiny), 0.0)
 
 
 class Gate(ABC):
@@ -41,7 +68,7 @@ class AbsoluteGate(Gate):
 
     def __init__(self, decoder: Decoder, weight: float, tokens: int) -> None:
         self.cut = decoder.new_zeros(())
-        self.decoder, self.weight, self.norms = decoder, weight / tokens, decoder.norm(dim=1)
+        self.weight, self.norms = weight / tokens, decoder.norm(dim=1)
         self.sums = torch.zeros_like(self.norms)
 
     @override
@@ -51,9 +78,8 @@ class AbsoluteGate(Gate):
 
     @override
     def penalty(self, l0: float) -> Penalty:
-        direction = self.decoder / self.norms[:, None].clamp(min=torch.finfo(self.norms.dtype).tiny)
         loss = self.weight * float((self.sums * self.norms).sum())
-        return Penalty(loss, None, {"W_dec": self.weight * self.sums[:, None] * direction})
+        return Penalty(loss, None, {}, norm_pull(self.weight * self.sums, self.norms))
 
 
 @final
@@ -102,7 +128,7 @@ def gate_pass(pre: PreActivations, target: Acts, decoder: Decoder, b_dec: ModelB
     fired = torch.zeros(decoder.shape[0], dtype=torch.bool, device=decoder.device)
     entries, error, smallest = 0, 0.0, float("inf")
     positive = gate.cut.clamp(min=0)
-    for start, chunk in pre.chunks():
+    for start, chunk in lean_chunks(pre):
         part = slice(start, start + chunk.shape[0])
         fires = chunk > positive
         codes = chunk * fires

@@ -195,7 +195,9 @@ def sparse_step(
     result, active = gradients.finish(terms.upstream), terms.active
     result |= sae.further_gradients(pre.acts, terms.upstream)
     for name, extra in terms.penalty.gradients.items():
-        result[name] = result[name] + extra if name in result else extra
+        result[name] = result[name].add_(extra) if name in result else extra
+    if terms.penalty.pull is not None:
+        result["W_dec"].addcmul_(sae.W_dec.detach(), terms.penalty.pull[:, None])
     summary = terms.summary or summarise(active)
     return StepResult(
         gradients=result,
