@@ -7,9 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perimetry.errors import UsageError
-from perimetry.perturb import PERTURBATIONS, AbstractPerturbation, LetterCase, Typos, WordOrder
+from perimetry.perturb import (
+    PERTURBATIONS,
+    AbstractPerturbation,
+    CodeSwitch,
+    LetterCase,
+    RandomTokens,
+    Typos,
+    WordOrder,
+)
 
-WORDS = st.text(st.characters(categories=("Lu", "Ll", "Lo", "Nd", "Po", "Mn", "Lt")), min_size=1, max_size=9)
+LETTERS = st.text(st.characters(categories=("Lu", "Ll", "Lo", "Nd", "Po", "Mn", "Lt")), min_size=1, max_size=9)
+ENGLISH = "the The to two SEA, see their they're house's one won I a A of off and modern clay illumine 1st x"
+WORDS = st.one_of(LETTERS, st.sampled_from(ENGLISH.split()))
 PROSE = st.lists(st.tuples(st.sampled_from(["", " ", "\n", "  ", "\t"]), WORDS), max_size=40).map(
     lambda parts: "".join(gap + word for gap, word in parts)
 )
@@ -18,6 +28,9 @@ VARIANTS: list[AbstractPerturbation] = [
     *(cls.tiny() for cls in PERTURBATIONS.values()),
     *(Typos((kind,)) for kind in ("keyboard", "transposition", "deletion", "insertion")),
     *(LetterCase(style) for style in ("upper", "alternating")),
+    *(CodeSwitch(language) for language in ("french", "german")),
+    RandomTokens("letters"),
+    RandomTokens("words", ("The", "sea", "house", "house", "Ł", "ß")),
     WordOrder(0),
     WordOrder(5),
 ]
@@ -56,6 +69,7 @@ def test_a_positive_dose_changes_every_text_that_can_be_changed(
 @pytest.mark.parametrize("dial", VARIANTS, ids=IDS)
 def test_seeds_differ(dial: AbstractPerturbation) -> None:
     text = " ".join(f"{a}nd{b}er" for a in "abcdefgh" for b in "uvwxyz")
+    text += " the two men could see their sons here by the sea and all of them knew which week it was for our new house"
     outcomes = {dial.apply(text, 0.3, random.Random(seed)) for seed in range(20)}
     assert len(outcomes) == 20
 

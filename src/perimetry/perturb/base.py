@@ -14,11 +14,12 @@ changed, and the key of a unit seeds how.
 import random
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from perimetry.errors import UsageError
 
-__all__ = ["AbstractPerturbation", "chosen", "share", "split_words"]
+__all__ = ["AbstractPerturbation", "chosen", "rewrite", "share", "split_words"]
 
 P = TypeVar("P", bound="AbstractPerturbation")
 CHUNK = re.compile(r"\S+")
@@ -75,6 +76,28 @@ def chosen(dose: float, eligible: int, rng: random.Random) -> dict[int, random.R
     keys = [rng.getrandbits(64) for _ in range(eligible)]
     order = sorted(range(eligible), key=lambda unit: (keys[unit], unit))
     return {unit: random.Random(keys[unit]) for unit in order[: share(dose, eligible)]}
+
+
+def rewrite(
+    text: str,
+    units: Sequence[re.Match[str]],
+    dose: float,
+    rng: random.Random,
+    edit: Callable[[str, random.Random], str],
+) -> str:
+    """`text` with `share(dose, len(units))` of its `units`, in order and apart from one another, edited.
+
+    >>> rewrite("a bc d", list(CHUNK.finditer("a bc d")), 1.0, random.Random(0), lambda word, _: word.upper())
+    'A BC D'
+    """
+    edits = chosen(dose, len(units), rng)
+    parts: list[str] = []
+    end = 0
+    for unit in sorted(edits):
+        match = units[unit]
+        parts += [text[end : match.start()], edit(match.group(), edits[unit])]
+        end = match.end()
+    return "".join([*parts, text[end:]])
 
 
 def split_words(text: str) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
 from perimetry.errors import UnknownName, UsageError
-from perimetry.perturb.base import AbstractPerturbation, chosen
+from perimetry.perturb.base import AbstractPerturbation, rewrite
 
 __all__ = ["TYPO_KINDS", "TypoKind", "Typos"]
 
@@ -119,15 +119,7 @@ class Typos(AbstractPerturbation):
 
     def apply(self, text: str, dose: float, rng: random.Random) -> str:
         """One typing error in each of `share(dose, eligible)` words."""
-        words = self._words(text)
-        edits = chosen(dose, len(words), rng)
-        parts: list[str] = []
-        end = 0
-        for unit in sorted(edits):
-            word = words[unit]
-            parts += [text[end : word.start()], self._edit(word.group(), edits[unit])]
-            end = word.end()
-        return "".join([*parts, text[end:]])
+        return rewrite(text, self._words(text), dose, rng, self._edit)
 
     def _words(self, text: str) -> list[re.Match[str]]:
         kinds = [TYPO_KINDS[kind] for kind in self.kinds]

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from perimetry.suites import case, jailbreaks, typos, word_order
+from perimetry.suites import (
+    asr,
+    case,
+    code_switch,
+    gibberish,
+    jailbreaks,
+    ocr,
+    random_tokens,
+    typo_kinds,
+    typos,
+    word_order,
+)
 from perimetry.suites.base import Case, Suite, SuiteInputs
 from perimetry.suites.jailbreaks import BENIGN_DATASETS, benign_documents
 from perimetry.suites.jsonl import read_suite, write_suite
@@ -22,8 +33,14 @@ __all__ = [
 ]
 
 SUITES: dict[str, Callable[[SuiteInputs], Suite]] = {
+    "asr": asr.build,
     "case": case.build,
+    "code_switch": code_switch.build,
+    "gibberish": gibberish.build,
     "jailbreaks": jailbreaks.build,
+    "ocr": ocr.build,
+    "random_tokens": random_tokens.build,
+    "typo_kinds": typo_kinds.build,
     "typos": typos.build,
     "word_order": word_order.build,
 }

@@ -10,8 +10,9 @@ from perimetry.suites.passages import passages
 
 __all__ = ["TYPO_DOSES", "build", "typos"]
 
-TYPO_DOSES = (0.05, 0.10, 0.20, 0.50)
-"""Shares of the words of at least three letters."""
+TYPO_DOSES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.50)
+"""Shares of the words of at least three letters. One word is the least: passages of fewer than 75 such words have the same
+twin at the two smallest doses, and the matching says what share was really changed."""
 
 
 def typos(
