@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import false_discovery_control
 from tests.worlds import World, child_environment, run_child, run_main, text_of, write_jsonl
 
 from perimetry.assets import read_texts
@@ -175,3 +176,20 @@ def test_a_reader_that_leaves_early_is_no_error(world: World, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     assert json.loads(done.stdout)["id"] == "0"
+
+
+def test_a_batch_flagged_by_its_false_discovery_rate(world: World, tmp_path: Path) -> None:
+    rows = [{"id": i, "text": text_of(i, 12)} for i in range(12)] + [{"id": "noise", "text": NOISE}]
+    file = write_jsonl(tmp_path / "x.jsonl", rows)
+    alone = run_main("score", world.meter, "--input", file, "--json").lines()
+    assert all("q" not in line for line in alone)
+    for method in ("bh", "by"):
+        flags = ("--batch-fdr", "0.3", "--batch-method", method)
+        done = run_main("score", world.meter, "--input", file, "--json", *flags)
+        assert done.code == 0, done.err
+        wanted = false_discovery_control([line["p_value"] for line in alone], method=method)
+        assert [line["q"] for line in done.lines()] == pytest.approx(wanted)
+        assert [line["flagged"] for line in done.lines()] == [q <= 0.3 for q in wanted]
+        assert [line["id"] for line in done.lines()] == [line["id"] for line in alone]
+    kind, message = run_main("score", world.meter, "--input", file, "--json", "--batch-fdr", "5").error()
+    assert (kind, message) == ("ConfigError", "--batch-fdr is 5.0; a share between 0 and 1 is wanted, such as 0.05")

@@ -14,7 +14,6 @@ from perimetry.measures.stats import ks_uniform
 from perimetry.shift.conformal import (
     Calibration,
     LengthGroups,
-    benjamini_hochberg,
     conformal_p,
     false_alarm_interval,
     threshold,
@@ -226,26 +225,11 @@ def test_wrong_use_is_refused() -> None:
         Calibration.from_state(state)
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.floats(0.0005, 1), min_size=1, max_size=40), st.sampled_from([0.05, 0.1, 0.3]))
-def test_benjamini_hochberg_equals_scipy(p: list[float], rate: float) -> None:
-    values = torch.tensor(p, dtype=torch.float64)
-    adjusted = torch.from_numpy(stats.false_discovery_control(values.numpy()))
-    clear = (adjusted - rate).abs() > 1e-9
-    assert torch.equal(benjamini_hochberg(values, rate)[clear], (adjusted <= rate)[clear])
-
-
-def test_benjamini_hochberg_controls_false_discoveries() -> None:
-    draw, rate, trials, batch = torch.Generator().manual_seed(6), 0.1, 400, 100
-    calibration = torch.randn(1000, generator=draw)
-    shares, power = [], []
-    for _ in range(trials):
-        scores = torch.randn(batch, generator=draw)
-        scores[:10] += 4
-        flags = benjamini_hochberg(conformal_p(calibration.sort().values, scores), rate)
-        shares.append(float(flags[10:].sum()) / max(1, int(flags.sum())))
-        power.append(float(flags[:10].double().mean()))
-        calibration = torch.randn(1000, generator=draw)
-    spread = torch.tensor(shares).std() / trials**0.5
-    assert float(torch.tensor(shares).mean()) <= rate + 3 * float(spread)
-    assert sum(power) / trials > 0.5
+def test_keeps_which_scores_go_together() -> None:
+    draw = torch.Generator().manual_seed(3)
+    scores = {"nll": torch.randn(80, generator=draw), "l0": torch.randint(0, 5, (80,), generator=draw).float()}
+    fitted = Calibration.fit(scores, torch.randint(1, 90, (80,), generator=draw).float())
+    again = Calibration.from_state(load(save(fitted.state())))
+    assert torch.equal(again.joint(["l0", "nll"]), torch.stack([scores["l0"], scores["nll"]], 1))
+    old = {k: v for k, v in fitted.state().items() if not k.startswith("order|")}
+    assert Calibration.from_state(old).joint(["l0"]) is None

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -25,6 +25,13 @@ def score(
     alpha: Annotated[
         float, Parameter(help="False-alarm rate on clean text; a prompt is flagged at p <= alpha.")
     ] = 0.05,
+    batch_fdr: Annotated[
+        float | None,
+        Parameter(help="Flag by the false discovery rate of all prompts together (Benjamini-Hochberg); adds q."),
+    ] = None,
+    batch_method: Annotated[
+        Literal["bh", "by"], Parameter(help="bh, or by (Benjamini-Yekutieli): valid however prompts depend, weaker.")
+    ] = "bh",
     truncate: Annotated[bool, Parameter(negative="", help="Cut prompts that are longer than the context.")] = False,
     fail_on_alarm: Annotated[bool, Parameter(negative="", help="Exit with 1 when a prompt is flagged.")] = False,
     model: Annotated[str | None, Parameter(help="Where the model lies, if not where the meter was made.")] = None,
@@ -37,16 +44,19 @@ def score(
     """Read prompts with a calibrated meter.
 
     Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
-    flagged, group, tokens_scored, truncated, scores.
+    flagged, group, tokens_scored, truncated, scores. With --batch-fdr all prompts are read before the first is shown.
     """
     from perimetry.cli.show import show_reading
-    from perimetry.errors import UsageError
+    from perimetry.errors import ConfigError, UsageError
     from perimetry.runtime import RuntimeConfig, start
+    from perimetry.shift.discoveries import with_discoveries
     from perimetry.shift.loading import load_meter
     from perimetry.ui import track
 
     if bool(texts) == (input is not None):
         raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
+    if batch_fdr is not None and not 0 < batch_fdr < 1:
+        raise ConfigError(f"--batch-fdr is {batch_fdr}; a share between 0 and 1 is wanted, such as 0.05")
     ids, prompts = _read(input) if input is not None else ([str(i) for i in range(len(texts))], list(texts))
     if not prompts:
         note(f"{input} holds no line, so there is nothing to read")
@@ -64,6 +74,8 @@ def score(
     flagged = False
     shown = wants_progress(quiet) and input is not None
     readings = track(found, "reading prompts", len(prompts), shown, lambda _: 1)
+    if batch_fdr is not None:
+        readings = with_discoveries(list(readings), batch_fdr, batch_method)
     for reading, text in zip(readings, prompts, strict=True):
         flagged |= reading.flagged
         if json:

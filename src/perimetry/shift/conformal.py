@@ -22,7 +22,6 @@ __all__ = [
     "LengthGroups",
     "PValues",
     "Threshold",
-    "benjamini_hochberg",
     "conformal_p",
     "false_alarm_interval",
     "threshold",
@@ -131,20 +130,6 @@ def false_alarm_interval(
     return FalseAlarms(k / (n_calibration + 1), error, low, high, n_calibration, n_test)
 
 
-def benjamini_hochberg(p: PerPrompt, rate: float) -> Bool[Tensor, " prompt"]:
-    """Which of a batch of prompts to flag so that at most `rate` of the flags are false on average.
-
-    Benjamini and Hochberg 1995; valid for conformal p-values, which depend positively (Bates et al. 2023).
-
-    >>> benjamini_hochberg(torch.tensor([0.01, 0.5, 0.02]), 0.05).tolist()
-    [True, False, True]
-    """
-    ranked = p.double().sort().values
-    under = ranked <= rate * torch.arange(1, p.numel() + 1) / max(p.numel(), 1) + 1e-12
-    passed = under.nonzero()
-    return p.double() <= ranked[passed[-1, 0]] if passed.numel() else torch.zeros_like(p, dtype=torch.bool)
-
-
 @final
 class LengthGroups:
     """Groups of prompts of like length: scorable tokens, cut at quantiles of the calibration lengths."""
@@ -193,12 +178,17 @@ class Calibration:
         scores: dict[str, dict[str, Tensor]],
         minimum: int,
         two_sided: frozenset[str],
+        order: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """`scores[name][group]` sorted ascending; the group `pooled` holds all of them."""
+        """`scores[name][group]` sorted ascending; the group `pooled` holds all of them.
+
+        `order[name]`: for each calibration prompt, in one order for all names, its place among the pooled scores.
+        """
         self.groups = groups
         self.scores = scores
         self.minimum = minimum
         self.two_sided = two_sided
+        self.order = dict(order or {})
 
     @classmethod
     def fit(
@@ -223,11 +213,18 @@ class Calibration:
         for row, name in enumerate(cuts.names(lengths, strata)):
             members.setdefault(name, []).append(row)
         table: dict[str, dict[str, Tensor]] = {}
+        order = {name: values.float().argsort().argsort().int() for name, values in scores.items()}
         for name, values in scores.items():
             _check_scores(name, values)
             table[name] = {group: values[rows].float().sort().values for group, rows in sorted(members.items())}
             table[name][_POOLED] = values.float().sort().values
-        return cls(cuts, table, minimum, frozenset(two_sided))
+        return cls(cuts, table, minimum, frozenset(two_sided), order)
+
+    def joint(self, names: Sequence[str]) -> Float[Tensor, "prompt score"] | None:
+        """Several scores of each calibration prompt; None where the meter is too old to have kept which go together."""
+        if not set(names) <= self.order.keys():
+            return None
+        return torch.stack([self.scores[name][_POOLED][self.order[name].long()] for name in names], 1)
 
     def _of(self, name: str) -> dict[str, Tensor]:
         if name not in self.scores:
@@ -268,6 +265,7 @@ class Calibration:
         """Everything as tensors; names and groups are in the keys."""
         out = {f"scores|{name}|{group}": values for name, t in self.scores.items() for group, values in t.items()}
         sides = [int(name in self.two_sided) for name in sorted(self.scores)]
+        out |= {f"order|{name}": places for name, places in self.order.items()}
         return out | {
             "edges": self.groups.edges,
             "minimum": torch.tensor([self.minimum]),
@@ -283,13 +281,14 @@ class Calibration:
                 if key.startswith("scores|"):
                     _, name, group = key.split("|", 2)
                     table.setdefault(name, {})[group] = values
+            order = {key.partition("|")[2]: v for key, v in state.items() if key.startswith("order|")}
             sides = zip(sorted(table), state["two_sided"].tolist(), strict=True)
             groups, minimum = LengthGroups(state["edges"]), int(state["minimum"])
         except (KeyError, ValueError) as error:
             raise CorruptArtifact(f"this is no state of a calibration: {error}; calibrate again") from error
         if any(_POOLED not in t or bool((v.diff() < 0).any()) for t in table.values() for v in t.values()):
             raise CorruptArtifact("the calibration scores are not sorted, or lack the pooled set; calibrate again")
-        return cls(groups, table, minimum, frozenset(name for name, two in sides if two))
+        return cls(groups, table, minimum, frozenset(name for name, two in sides if two), order)
 
 
 def _check_scores(name: str, scores: Tensor) -> None:

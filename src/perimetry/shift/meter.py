@@ -19,6 +19,7 @@ from perimetry.sae.formats.info import SAEInfo
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.conformal import Calibration
+from perimetry.shift.discoveries import with_discoveries
 from perimetry.shift.evidence import Capture, Extractor, Prompt
 from perimetry.shift.explain import ContextBook, explain_prompt
 from perimetry.shift.pooling import Reference, parse_score
@@ -118,11 +119,12 @@ class Meter:
         explain: bool = True,
         progress: bool = False,
         side: Any = "right",
+        batch_fdr: float | None = None,
     ) -> list[Reading]:
         """A reading of each text, in order; a reading does not depend on its neighbours.
 
         `alpha` is the false-alarm rate on clean text of the calibration's kind. With `explain` a reading carries the
-        concepts that speak for its score. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
+        concepts that speak for its score. `batch_fdr` flags by the false discovery rate of all texts. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
         `UnknownName`, `ConfigError` for an alpha outside (0, 1) or an empty batch.
         """
         found = self.readings(
@@ -135,7 +137,8 @@ class Meter:
             explain=explain,
             side=side,
         )
-        return list(track(found, "reading prompts", len(texts), progress, lambda _: 1))
+        made = list(track(found, "reading prompts", len(texts), progress, lambda _: 1))
+        return made if batch_fdr is None else with_discoveries(made, batch_fdr)
 
     def readings(
         self,

@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     p_value: float
     """Share of clean calibration prompts of the same group that score as high, in [1 / (n + 1), 1]."""
     flagged: bool
-    """Whether `p_value` is at most `alpha`."""
+    """Whether `p_value` is at most `alpha`; where the batch was judged as a whole, whether `q` is at most `fdr`."""
     alpha: float
     """The false-alarm rate that was asked for."""
     group: str
@@ -67,6 +67,10 @@ class Reading(NamedTuple):
     """The concepts that speak loudest for the score."""
     meter: str
     """Digest of the meter artifact that said so."""
+    q: float | None = None
+    """Smallest false discovery rate at which the batch would flag the prompt; None where prompts are judged alone."""
+    fdr: float | None = None
+    """The false discovery rate that was asked of the batch."""
 
     def to_json(self, *, tokens: bool = False, concepts: bool = False) -> dict[str, Any]:
         """Plain values in the order of the documented JSONL line."""
@@ -85,6 +89,8 @@ class Reading(NamedTuple):
             "scores": self.scores,
             "meter": self.meter,
         }
+        if self.q is not None:
+            line |= {"q": self.q, "fdr": self.fdr}
         if tokens:
             line["tokens"] = [t._asdict() for t in self.tokens]
         if concepts:
