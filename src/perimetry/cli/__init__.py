@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from perimetry import __version__
-from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, report, score, train
+from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, report, score, train
 from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
@@ -21,7 +21,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help="Map the limits of what a transformer understands: train SAEs, calibrate a shift meter, read prompts.",
     help_epilogue="Settings come from --config FILE (TOML, one section a command), then PERIMETRY_COMMAND_KEY in the "
-    "environment, then flags. Every command takes --json. Exit codes: 0 fine, 1 alarm (with --fail-on-alarm), 2 error.",
+    "environment, then flags. Every command takes --json. Exit codes: 0 fine, 1 alarm (with --fail-on-alarm or --fail), 2 error.",
 )
 app.command(demo.demo)
 app.command(doctor.doctor)
@@ -30,6 +30,7 @@ app.command(train.train)
 app.command(convert.convert)
 app.command(calibrate.calibrate)
 app.command(score.score)
+app.command(drift.drift)
 app.command(bench.app)
 app.command(report.report)
 

@@ -1,15 +1,18 @@
 """A reading as a person would like to see it in a terminal."""
 
 import unicodedata
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from perimetry.measures.stats import Interval
+from perimetry.shift.drift import WindowDrift
 from perimetry.shift.reading import Reading
 
-__all__ = ["heat_text", "show_reading", "visible"]
+__all__ = ["heat_text", "show_drift", "show_reading", "visible"]
 
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 """Viridis, dark to bright: readable without colour sight, since brightness alone carries the order."""
@@ -74,3 +77,38 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
     others = {k: v for k, v in reading.scores.items() if k != reading.detector}
     if others:
         console.print("  " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(others.items())))
+
+
+def _interval(box: Interval) -> str:
+    return f"{box.estimate:+.2f} [{box.low:+.2f}, {box.high:+.2f}]"
+
+
+def show_drift(windows: Sequence[WindowDrift], budget: float, console: Console | None = None) -> None:
+    """Print a row a window, then the size of the difference in each score over the window that drifted most."""
+    console = console or Console()
+    table = Table(title="windows of readings against clean prompts", title_justify="left")
+    for heading in ("window", "prompts", "score", "p-value", "scores", "alarms", "found", "p x 4"):
+        table.add_column(heading, justify="right")
+    table.add_column("", no_wrap=True)
+    for w in windows:
+        verdict = Text("drift", style="bold red") if w.drifted else Text("clean", style="green")
+        tests = [f"{t.p_value:.2g}" for t in w.tests]
+        counts = f"{w.alarms.realised}/{w.alarms.expected:.1f}"
+        table.add_row(str(w.number), str(w.prompts), *tests, counts, f"{w.p_value:.2g}", verdict)
+    console.print(table)
+    worst = min(windows, key=lambda w: w.p_value)
+    rate = worst.alarms.interval
+    console.print(
+        "p-values of four tests; found: alarms of single prompts over those expected\n"
+        f"drift is said at p x 4 <= {worst.level:.2g}: {budget:g} over {len(windows)} window(s); "
+        f"alarms in window {worst.number}: {100 * rate.estimate:.3g} % [{100 * rate.low:.3g}, {100 * rate.high:.3g}] at "
+        f"alpha {worst.alarms.alpha:g}"
+    )
+    sizes = Table(title=f"size of the difference in window {worst.number} (95 % intervals)", title_justify="left")
+    for heading in ("score", "Cliff's delta", "Hedges' g"):
+        sizes.add_column(heading, justify="left" if heading == "score" else "right")
+    for effect in worst.effects:
+        sizes.add_row(effect.score, _interval(effect.cliff), _interval(effect.hedges))
+    console.print(sizes)
+    if left := sum(w.repeats for w in windows):
+        console.print(f"{left} reading(s) with an id that had come before were left out: one prompt counts once")

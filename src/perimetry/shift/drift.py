@@ -108,7 +108,7 @@ class DriftReference:
 class WindowDrift(NamedTuple):
     """What one window says."""
 
-    index: int
+    number: int
     """0 for the first window."""
     first: str
     """Id of its first prompt."""
@@ -230,7 +230,7 @@ def _judge(
     )
     p = min(1.0, TESTS * min(t.p_value for t in tests))
     return WindowDrift(
-        index=index,
+        number=index,
         first=kept[0].id,
         last=kept[-1].id,
         prompts=len(kept),
