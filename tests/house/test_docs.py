@@ -155,13 +155,14 @@ def shell_commands(page: Path) -> list[str]:
 def test_the_cheap_commands_of_the_readme_run(after_demo: Path) -> None:
     run = [c for c in shell_commands(README) if not c.startswith(DEAR)]
     verbs = {c.split()[1] for c in run}
-    assert verbs == {"score", "calibrate", "report", "assets"}
+    assert verbs == {"score", "calibrate", "report", "assets", "convert"}
     for command in run:
         words = shlex.split(command)[1:]
         outcome = run_main(*words, *(FLAGS if words[0] == "calibrate" else ()))
         assert outcome.code == 0, f"{command}: {outcome.err}"
     assert (after_demo / "my-meter" / "manifest.json").is_file()
     assert (after_demo / "report.html").is_file()
+    assert (after_demo / "runs" / "elsewhere" / "certificate.json").is_file()
 
 
 def test_the_dear_commands_are_there_for_a_reason() -> None:

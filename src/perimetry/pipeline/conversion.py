@@ -12,6 +12,7 @@ from perimetry.activations.shards import ActivationStore
 from perimetry.errors import Incompatible, UsageError
 from perimetry.runtime import generator
 from perimetry.sae.formats.convert import Converted, RealActivations, convert
+from perimetry.sae.formats.disk import sae_folder
 from perimetry.sae.formats.record import Record
 
 __all__ = ["parse_overrides", "run_conversion", "sample_store"]
@@ -94,7 +95,7 @@ def run_conversion(
             "--activations without --certify; activations are for the certificate; add --certify, or leave them out"
         )
     return convert(
-        path,
+        sae_folder(path) if path.is_dir() else path,
         out,
         family=family,
         overrides=parse_overrides(overrides),

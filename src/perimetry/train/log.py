@@ -57,6 +57,8 @@ class TrainLog:
             "dead": float(trainer.dead().double().mean()),
             "lr": trainer.config.lr_at(trainer.step - 1),
             "threshold": trainer.threshold,
+            "audited_rows": trainer.audited.rows,
+            "missed_entries": trainer.audited.missed,
             "tokens_per_s": seen / max(1e-9, now - self.since),
         }
         self.since, self.tokens_then = now, trainer.tokens

@@ -1,5 +1,6 @@
 """The state of one SAE in training, and one step of it."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from perimetry.axes import Acts, ModelBias
 from perimetry.errors import NonFinite
 from perimetry.sae.base import AbstractSAE
+from perimetry.sae.steps.audit import AUDIT_EVERY, AUDIT_MOST, Audit, audit
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.train.checkpoint import Checkpoint
@@ -20,6 +22,12 @@ from perimetry.train.recipe import TrainConfig
 from perimetry.train.rows import update_rows
 
 __all__ = ["Trainer", "apply_gradients"]
+
+log = logging.getLogger(__name__)
+
+
+ROWS = 1024
+"""Decoder rows that are projected together: a product of all of them would be another matrix of that size."""
 
 
 @torch.no_grad()
@@ -54,8 +62,8 @@ def _update(
     unit_decoder: bool,
 ) -> float:
     if unit_decoder:
-        along = (gradients["W_dec"] * sae.W_dec).sum(1, keepdim=True)
-        gradients["W_dec"].addcmul_(sae.W_dec, along, value=-1)
+        for rows, gradient in zip(sae.W_dec.split(ROWS), gradients["W_dec"].split(ROWS), strict=True):
+            gradient.addcmul_(rows, (gradient * rows).sum(1, keepdim=True), value=-1)
     norm = math.sqrt(sum(float(torch.linalg.vector_norm(g)) ** 2 for g in gradients.values()))
     if norm > clip:
         for gradient in gradients.values():
@@ -87,6 +95,7 @@ class Trainer:
         )
         self.since_fired = torch.zeros(config.width, dtype=torch.int64, device=centre.device)
         self.average, self.average_count = 0.0, 0
+        self.audited = Audit(0, 0)
         self.step = 0
 
     @property
@@ -122,6 +131,8 @@ class Trainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
+        if self.step % AUDIT_EVERY == 0:
+            self._look(acts[:AUDIT_MOST] * self.scale)
         result, norm = self._learn(lambda: acts * self.scale)
         if not math.isfinite(result.loss + norm):
             raise NonFinite(
@@ -136,6 +147,21 @@ class Trainer:
             self.average_count += 1
         self.step += 1
         return result
+
+    def _look(self, rows: Acts) -> None:
+        """Audit the selection, and say so when it went wrong."""
+        found = audit(self.sae, rows, self.objective()) if self.config.step == "sparse" else None
+        if found is None:
+            return
+        self.audited = Audit(self.audited.rows + found.rows, self.audited.missed + found.missed)
+        if found.missed:
+            log.warning(
+                "step %d: the selection by few bits differs from float32 in %d entries of %d rows; set PERIMETRY_SELECTION=float32 "
+                "and train again if that matters, and please report it",
+                self.step,
+                found.missed,
+                found.rows,
+            )
 
     def _learn(self, rows: Callable[[], Acts]) -> Fused:
         """One update on scaled rows, in one go where that is possible."""
@@ -175,6 +201,7 @@ class Trainer:
             "row_width": self.row_width,
             "average": self.average,
             "average_count": self.average_count,
+            "audited": list(self.audited),
         }
         return Checkpoint(self.step, tensors, document)
 
@@ -196,4 +223,5 @@ class Trainer:
         self.since_fired.copy_(checkpoint.tensors["since_fired"])
         self.average = float(checkpoint.document["average"])
         self.average_count = int(checkpoint.document["average_count"])
+        self.audited = Audit(*checkpoint.document.get("audited", (0, 0)))
         self.step = checkpoint.step

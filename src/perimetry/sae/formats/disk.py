@@ -24,7 +24,7 @@ from perimetry.sae.formats.saelens_write import EXPORT_NAMES, export_saelens, ow
 from perimetry.sae.formats.safety import check_header, read_safetensors, read_strict_json
 from perimetry.sae.formats.wrapped import WRAPPERS
 
-__all__ = ["KIND", "load_sae", "save_sae"]
+__all__ = ["KIND", "load_sae", "sae_folder", "save_sae"]
 
 KIND = "sae"
 LOG_FLOOR = 1e-10
@@ -79,7 +79,8 @@ def save_sae(
     return write_artifact(path, KIND, tensors, documents)
 
 
-def _folder(path: Path) -> Path:
+def sae_folder(path: Path) -> Path:
+    """The folder of an SAE, given that or the one that a training wrote it to. Errors: `MissingFile`."""
     names = (CONFIG, f"{DICTIONARY}.json")
     inner = path / "sae"
     if not any((path / name).is_file() for name in names) and any((inner / name).is_file() for name in names):
@@ -149,7 +150,7 @@ def load_sae(path: Path, *, d_model: int | None = None) -> LoadedSAE:
     tools go through `perimetry convert` first. Errors: `MissingFile`, `CorruptArtifact` (hash, JSON, missing or unknown tensors, shapes
     that contradict the header), `NonFinite`, `Incompatible`, `UnknownName`, `WidthMismatch`.
     """
-    path = _folder(path)
+    path = sae_folder(path)
     files = _read(path)
     if DICTIONARY in files.documents:
         where = path / f"{DICTIONARY}.json"

@@ -118,6 +118,7 @@ BLOCK_HOOKS = (
     "hook_mlp_out",
     "mlp.hook_in",
     "mlp.hook_post",
+    "mlp.hook_out",
 )
 """TransformerLens names within a block that have a place."""
 REFUSED = {
@@ -174,6 +175,7 @@ def _in_block(name: str, hook: str, block: str, family: ModelFamily) -> Place:
         "hook_mlp_out": Place(f"{block}.{family.mlp_added or family.mlp}", "output"),
         "mlp.hook_in": Place(f"{block}.{family.mlp}", "input"),
         "mlp.hook_post": Place(f"{block}.{family.mlp_out}", "input"),
+        "mlp.hook_out": Place(f"{block}.{family.mlp}", "output"),
     }
     place = table[hook]
     if place is None:

@@ -83,7 +83,7 @@ def test_a_module_path_without_the_kind_of_model_stays_unresolved(tmp_path: Path
     assert record.hook.layer == 3
     assert "--set model_type=" in record.notes[0]
     gemma = read(folder, {"model_type": "gemma2"})
-    assert (gemma.hook.name, gemma.hook.hf_name) == (None, "model.layers.3.mlp"), "the norm after it comes first"
+    assert (gemma.hook.name, gemma.hook.hf_name) == ("blocks.3.mlp.hook_out", "model.layers.3.mlp"), "before the norm"
 
 
 def test_numbers_that_are_none_and_tensors_that_nobody_knows(folder: Path) -> None:
