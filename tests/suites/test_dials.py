@@ -14,7 +14,7 @@ from perimetry.suites.ocr import ocr
 from perimetry.suites.random_tokens import random_tokens
 from perimetry.suites.typos import TYPO_DOSES, typos
 from perimetry.suites.word_order import word_order
-from suites.samples import documents, length
+from suites.samples import documents, length, read
 
 
 @pytest.mark.parametrize("builder", [typos, case, word_order, asr, code_switch, gibberish, ocr, random_tokens])
@@ -74,6 +74,7 @@ def test_every_suite_of_the_table_builds(name: str) -> None:
         words=30,
         n=6,
         seed=5,
+        read=read,
     )
     suite = SUITES[name](inputs)
     assert suite.name == name

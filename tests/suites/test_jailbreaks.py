@@ -6,7 +6,8 @@ import pytest
 
 from perimetry.assets.documents import Document
 from perimetry.errors import TooFewSamples
-from perimetry.suites.jailbreaks import CUT, TOLERANCE, benign_documents, jailbreaks
+from perimetry.suites.jailbreaks import benign_documents, jailbreaks
+from perimetry.suites.matching import CUT, TOLERANCE
 from perimetry.suites.role_play import ROLE_PLAYS
 from suites.samples import documents, length, prose
 

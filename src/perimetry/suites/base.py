@@ -1,10 +1,11 @@
 """Cases, suites, and how well the negatives of a suite match its positives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from perimetry.assets import read_texts
 from perimetry.assets.documents import Document
 from perimetry.errors import TooFewSamples, UsageError
 from perimetry.measures.stats import ks_two_sample
@@ -65,6 +66,8 @@ class SuiteInputs(NamedTuple):
     """Most pairs."""
     seed: int
     """Seed of every draw."""
+    read: Callable[[str], Iterable[Document]] = read_texts
+    """Reads the named texts that a suite is made of besides these; `read_texts` pulls the asset where it is absent."""
 
 
 def check_suite(suite: Suite) -> Suite:
