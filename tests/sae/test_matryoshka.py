@@ -9,10 +9,11 @@ from tests.sae.steps.test_parity import OBJECTIVE, batch, compare, make, mask, w
 from perimetry.config import build
 from perimetry.errors import ConfigError
 from perimetry.sae import MatryoshkaSAE
-from perimetry.sae.matryoshka import Level, MatryoshkaOptions, levels
+from perimetry.sae.matryoshka import MatryoshkaOptions, levels
 from perimetry.sae.steps import products
 from perimetry.sae.steps.auto import dense_step
 from perimetry.sae.steps.sparse import sparse_step
+from perimetry.sae.steps.stairs import Level
 
 UNEVEN: dict[str, Any] = {"fractions": [0.2, 0.05, 0.75], "weights": [0.5, 0.0, 2.0]}
 

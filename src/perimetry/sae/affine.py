@@ -17,7 +17,7 @@ from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae.base import AbstractSAE, Codes, SAEState, Start
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Terms
+from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.dense import dense_aux
 from perimetry.sae.steps.products import decode
 from perimetry.sae.steps.select import Collector, PreActivations
@@ -219,6 +219,13 @@ class AffineSAE(AbstractSAE):
         """
         return None
 
+    def plain(self, found: list[Active], target: Acts, b_dec: ModelBias, objective: Objective) -> Plain | None:  # noqa: ARG002
+        """The forward pass over listed entries, where it is more than squared error of one reconstruction plus `penalty`.
+
+        `target` has been freed of `b_dec` already where that is given as 0.
+        """
+        return None
+
     def remainder(self, acts: Read, target: Written) -> Written:  # noqa: ARG002
         """What codes and `b_dec` shall give of the target: all of it, save where something else gives a part."""
         return target
@@ -228,7 +235,7 @@ class AffineSAE(AbstractSAE):
         return {}
 
     def own_terms(self) -> bool:
-        """Whether `terms` does the work of the common step."""
+        """Whether `terms` does the work of the common step even where the collectors list entries."""
         return type(self).terms is not AffineSAE.terms
 
     @abstractmethod

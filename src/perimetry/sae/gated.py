@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from perimetry.axes import Acts, LatentBias, Latents
+from perimetry.axes import Acts, LatentBias, Latents, ModelBias
 from perimetry.errors import WidthMismatch
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Objective, Penalty, Terms
+from perimetry.sae.steps.base import Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.doors import Doors, open_pass
 from perimetry.sae.steps.gates import much_fires, norm_pull
-from perimetry.sae.steps.products import decode, sampled, transposed
+from perimetry.sae.steps.products import decode, sampled
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 from perimetry.sae.terms.smooth import smooth_term
 
@@ -79,39 +79,44 @@ class GatedSAE(AffineSAE):
         return Doors(self.W_dec.detach(), self.b_dec.detach(), self.b_enc.detach(), growth, self.b_mag.detach())
 
     @override
-    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms:
-        if not found:
-            return open_pass(pre, target, self._doors(), objective.sparsity)
+    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:
+        return None if found else open_pass(pre, target, self._doors(), objective.sparsity)
+
+    @override
+    def own_terms(self) -> bool:
+        return False
+
+    @override
+    def plain(self, found: list[Active], target: Acts, b_dec: ModelBias, objective: Objective) -> Plain:
         gate, decoder, tokens = found[0], self.W_dec.detach(), target.shape[0]
-        offset = target - self.b_dec.detach()
+        offset = target - b_dec
         product = gate.values - self.b_enc.detach()[gate.columns]
         growth = self.r_mag.detach().exp()[gate.columns]
         magnitude = growth * product + self.b_mag.detach()[gate.columns]
         fires = magnitude > 0
         active = gate.replace(magnitude).keep(fires)
-        residual = offset - decode(active, decoder)
-        upstream = residual * (-2 / tokens)
+        upstream = offset - decode(active, decoder)
+        error = float(upstream.square().sum())
+        upstream *= -2 / tokens
         delta = sampled(active, upstream, decoder)
         smooth = smooth_term(active, objective.smooth)
         if smooth is not None:
             delta = delta + smooth.towards(active)
 
-        attempt = offset - decode(gate, decoder)
+        attempt = offset.sub_(decode(gate, decoder))
+        missed = float(attempt.square().sum())
         norms = decoder.norm(dim=1)
         weight = objective.sparsity / tokens
-        towards_gate = sampled(gate, attempt * (-2 / tokens), decoder) + weight * norms[gate.columns]
+        towards_gate = sampled(gate, attempt.mul_(-2 / tokens), decoder) + weight * norms[gate.columns]
         through = delta * growth[fires]
         towards_product = towards_gate.clone()
         towards_product[fires] += through
         sums = gate.column_sums(gate.values)
-        return Terms(
-            active=active,
-            residual=residual,
-            reconstruction=float(residual.square().sum()) / tokens,
+        return Plain(
+            active=gate.replace(torch.where(fires, magnitude, 0.0)),
+            delta=towards_product,
             upstream=upstream,
-            W_dec=transposed(active, None, upstream),
-            W_enc=transposed(gate.replace(towards_product), None, pre.acts),
-            b_enc=gate.column_sums(towards_product),
+            error=error,
             penalty=Penalty(
                 float(weight * (sums * norms).sum()),
                 None,
@@ -123,7 +128,8 @@ class GatedSAE(AffineSAE):
                 },
                 norm_pull(weight * sums, norms),
             ),
-            further=float(attempt.square().sum()) / tokens + (0.0 if smooth is None else smooth.loss),
+            further=missed / tokens + (0.0 if smooth is None else smooth.loss),
+            fires=active,
         )
 
     @override

@@ -11,24 +11,25 @@ levels, and the gradients of a range come from the sum of the weighted residuals
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
-from perimetry.axes import Acts, Latents
+from perimetry.axes import Acts, Latents, ModelBias
 from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults, Options
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Objective, Penalty, Terms
-from perimetry.sae.steps.products import decode, sampled, transposed
+from perimetry.sae.steps.base import Objective, Penalty, Plain
+from perimetry.sae.steps.products import sampled
 from perimetry.sae.steps.select import BatchTopK, Collector, PreActivations
+from perimetry.sae.steps.stairs import Level, climb
 from perimetry.sae.terms.smooth import smooth_term
 from perimetry.sae.threshold import budget_mask, fit_threshold, settle_threshold
 
-__all__ = ["Level", "MatryoshkaOptions", "MatryoshkaSAE", "levels"]
+__all__ = ["MatryoshkaOptions", "MatryoshkaSAE", "levels"]
 
 FRACTIONS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32)
 
@@ -54,17 +55,6 @@ class MatryoshkaOptions(Options):
                 f"weights {list(self.weights)} for {len(self.fractions)} levels; give one a level, none negative, not all 0"
             )
         return self
-
-
-class Level(NamedTuple):
-    """One nested dictionary."""
-
-    start: int
-    """First latent that it adds to the level before."""
-    end: int
-    """Its width: it holds the latents below."""
-    weight: float
-    """Weight of its squared error."""
 
 
 def levels(options: MatryoshkaOptions, d_sae: int) -> tuple[Level, ...]:
@@ -130,37 +120,23 @@ class MatryoshkaSAE(AffineSAE):
         return [BatchTopK(objective.k or self.k, pre.acts.shape[0], pre.sample())]
 
     @override
-    def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms:
-        active, decoder, tokens = found[0], self.W_dec.detach(), target.shape[0]
-        groups = [_group(active, level) for level in self.levels]
-        residuals: list[Acts] = []
-        residual = target - self.b_dec.detach()
-        for level, group in zip(self.levels, groups, strict=True):
-            residual = residual - decode(group.active, decoder[level.start : level.end])
-            residuals.append(residual)
-        loss, upstream = 0.0, torch.zeros_like(residual)
-        delta, towards = active.values.new_empty(active.entries), torch.empty_like(decoder)
-        for level, group in zip(reversed(self.levels), reversed(groups), strict=True):
-            ours = residuals.pop()
-            loss += level.weight * float(ours.square().sum()) / tokens
-            upstream.add_(ours, alpha=-2 * level.weight / tokens)
-            part = slice(level.start, level.end)
-            delta[group.mask] = sampled(group.active, upstream, decoder[part])
-            towards[part] = transposed(group.active, None, upstream)
+    def plain(self, found: list[Active], target: Acts, b_dec: ModelBias, objective: Objective) -> Plain:
+        active, decoder = found[0], self.W_dec.detach()
+        stairs = climb(active, self.levels, decoder, target - b_dec)
+        delta, upstream = torch.empty_like(active.values), torch.empty_like(target)
+        for group in stairs.down(decoder, upstream):
+            delta[group.mask] = sampled(group.active, upstream, decoder[group.level.start : group.level.end])
         smooth = smooth_term(active, objective.smooth)
         if smooth is not None:
             delta = delta + smooth.towards(active)
-        codes = active.replace(delta)
-        return Terms(
+        return Plain(
             active=active,
-            residual=residual,
-            reconstruction=loss,
+            delta=delta,
             upstream=upstream,
-            W_dec=towards,
-            W_enc=transposed(codes, None, pre.acts),
-            b_enc=codes.column_sums(delta),
+            error=float(torch.linalg.vector_norm(stairs.residual, dtype=torch.float64)) ** 2,
             penalty=Penalty(0.0, None, {}),
             further=0.0 if smooth is None else smooth.loss,
+            stairs=stairs,
         )
 
     @override
@@ -203,15 +179,3 @@ def _options(settings: Mapping[str, Any]) -> MatryoshkaOptions:
     fractions: Sequence[float] = settings.get("fractions") or FRACTIONS
     weights: Sequence[float] | None = settings.get("weights")
     return MatryoshkaOptions(fractions=tuple(fractions), weights=None if weights is None else tuple(weights))
-
-
-class _Group(NamedTuple):
-    active: Active
-    mask: Tensor
-
-
-def _group(active: Active, level: Level) -> _Group:
-    """The entries that a level adds, as a matrix over its own latents."""
-    mask = (active.columns >= level.start) & (active.columns < level.end)
-    kept = active.keep(mask)
-    return _Group(kept._replace(columns=kept.columns - level.start, width=level.end - level.start), mask)

@@ -52,6 +52,10 @@ class StandardSAE(AffineSAE):
         return gate_pass(pre, target, decoder, self.b_dec.detach(), gate)
 
     @override
+    def own_terms(self) -> bool:
+        return False
+
+    @override
     def penalty(self, forward: Forward, objective: Objective) -> Penalty:
         active = forward.active
         norms = self.W_dec.detach().norm(dim=1)

@@ -113,7 +113,7 @@ class TranscoderSAE(AffineSAE):
     @override
     def inputs(self, rows: Rows) -> Read:
         self._check_rows(rows)
-        return rows[:, : self.d_model]
+        return rows[:, : self.d_model].contiguous()
 
     @override
     def targets(self, rows: Rows) -> Written:
@@ -163,6 +163,10 @@ class TranscoderSAE(AffineSAE):
     @override
     def terms(self, found: list[Active], pre: PreActivations, target: Acts, objective: Objective) -> Terms | None:
         return self.gate.terms(found, pre, target, objective)
+
+    @override
+    def own_terms(self) -> bool:
+        return self.gate.own_terms()
 
     @override
     def penalty(self, forward: Forward, objective: Objective) -> Penalty:

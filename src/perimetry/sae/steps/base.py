@@ -7,6 +7,7 @@ from torch import Tensor
 
 from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents
 from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.stairs import Stairs
 
 __all__ = [
     "Forward",
@@ -14,6 +15,7 @@ __all__ = [
     "Losses",
     "Objective",
     "Penalty",
+    "Plain",
     "Smooth",
     "SmoothTerm",
     "StepResult",
@@ -189,3 +191,34 @@ class Penalty(NamedTuple):
     """Further gradients by parameter name, added to those of the other terms."""
     pull: LatentBias | None = None
     """Gradient with respect to each decoder row, in multiples of that row; None is zero."""
+
+
+class Plain(NamedTuple):
+    """A batch whose entries are known, up to the gradients of the two matrices, which are sums over those entries."""
+
+    active: Active
+    """Entries with their codes, some of which may be 0."""
+    delta: Float[Tensor, " entry"]
+    """Gradient with respect to the encoder product."""
+    upstream: Acts
+    """Gradient with respect to what is added to every reconstruction, `b_dec`."""
+    error: float
+    """Sum of the squared error of the whole reconstruction."""
+    penalty: Penalty
+    """The sparsity term and its further gradients."""
+    further: float
+    """Further terms, weighted."""
+    fires: Active | None = None
+    """Entries that fire, where `active` holds others too."""
+    stairs: Stairs | None = None
+    """Nested reconstructions, each of them with an upstream gradient of its own; None where all entries share `upstream`."""
+
+    @property
+    def residual(self) -> Acts:
+        """Target less reconstruction."""
+        return self.upstream * (-self.active.tokens / 2) if self.stairs is None else self.stairs.residual
+
+    @property
+    def reconstruction(self) -> float:
+        """The reconstruction term; mean over tokens."""
+        return self.error / self.active.tokens if self.stairs is None else self.stairs.loss

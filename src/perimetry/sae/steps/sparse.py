@@ -13,20 +13,19 @@ A selected latent whose value is 0 is not active and gets no gradient.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from perimetry.axes import Acts, ModelBias, Read, Written
+from perimetry.axes import Acts, Decoder, ModelBias, Read, Written
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.steps import native, products
-from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.base import Forward, Objective, Penalty, StepResult, Summary, Terms
+from perimetry.sae.steps.active import Active, ByColumn
+from perimetry.sae.steps.base import Forward, Objective, Plain, StepResult, Summary, Terms
 from perimetry.sae.steps.products import decode, residual, sampled, transposed
 from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
 from perimetry.sae.terms.smooth import smooth_term
 
 __all__ = [
-    "Plain",
     "attempt",
     "aux_count",
     "aux_weight",
@@ -109,28 +108,6 @@ def gather(
     return found, collect(among, [TopK(aux_count(sae.W_dec.shape[1], dead.numel()))])[0]
 
 
-class Plain(NamedTuple):
-    """A batch under squared error of the whole reconstruction plus the architecture's penalty, up to the entries."""
-
-    active: Active
-    """Entries that fire, with their codes."""
-    delta: Float[Tensor, " entry"]
-    """Gradient with respect to the codes."""
-    upstream: Acts
-    """Gradient with respect to the reconstruction: -2 / tokens times the residual."""
-    error: float
-    """Sum of the squared error."""
-    penalty: Penalty
-    """The sparsity term and its further gradients."""
-    further: float
-    """Further terms, weighted."""
-
-    @property
-    def residual(self) -> Acts:
-        """Target less reconstruction."""
-        return self.upstream * (-self.active.tokens / 2)
-
-
 def plain_forward(
     sae: AffineSAE, found: list[Active], target: Acts, objective: Objective, bias: ModelBias | None = None
 ) -> Plain:
@@ -140,6 +117,9 @@ def plain_forward(
     """
     active, decoder, scale = found[0], sae.W_dec.detach(), -2 / target.shape[0]
     bias = sae.b_dec.detach() if bias is None else bias
+    own = sae.plain(found, target, bias, objective)
+    if own is not None:
+        return own
     if active.density <= products.dense_above() and native.usable(active.values, decoder, bias, target):
         places = active.offsets, active.columns, active.values
         upstream, delta, error = native.residual(*places, decoder, bias, target, scale)
@@ -160,16 +140,26 @@ def _plain(sae: AffineSAE, found: list[Active], centred: Read, target: Written, 
     plain = plain_forward(sae, found, target, objective)
     order, codes = plain.active.by_column(), plain.active.replace(plain.delta)
     return Terms(
-        active=plain.active,
+        active=plain.active if plain.fires is None else plain.fires,
         residual=plain.residual,
-        reconstruction=plain.error / target.shape[0],
+        reconstruction=plain.reconstruction,
         upstream=plain.upstream,
-        W_dec=transposed(plain.active, order, plain.upstream),
+        W_dec=_decoder(sae, plain, order),
         W_enc=transposed(codes, order, centred),
         b_enc=codes.column_sums(plain.delta),
         penalty=plain.penalty,
         further=plain.further,
     )
+
+
+def _decoder(sae: AffineSAE, plain: Plain, order: ByColumn) -> Decoder:
+    if plain.stairs is None:
+        return transposed(plain.active, order, plain.upstream)
+    decoder = sae.W_dec.detach()
+    found, upstream = torch.empty_like(decoder), torch.empty_like(plain.upstream)
+    for group in plain.stairs.down(decoder, upstream):
+        found[group.level.start : group.level.end] = transposed(group.active, None, upstream)
+    return found
 
 
 @torch.no_grad()

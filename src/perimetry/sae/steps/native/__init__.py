@@ -152,6 +152,7 @@ class Update(ctypes.Structure):
         *((name, LONG) for name in ("width", "d_in", "d_out", "tokens")),
         *_pointers(("W_enc", "W_dec", "enc_m", "enc_v", "dec_m", "dec_v")),
         ("unit_decoder", LONG),
+        ("pull", ctypes.c_void_p),
         *_pointers(("norms", "path", "bias")),
         *((name, ctypes.c_float) for name in ("clip", "beta1", "beta2", "step_size", "correction", "eps")),
     )

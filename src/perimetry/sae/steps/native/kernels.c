@@ -365,6 +365,7 @@ typedef struct {
     float *W_enc, *W_dec;
     float *enc_m, *enc_v, *dec_m, *dec_v;
     i64 unit_decoder;
+    const float *pull; /* by latent, or NULL: added to the decoder's gradient in multiples of the decoder row */
     double *norms;   /* one a block */
     double *path;    /* (blocks, d_in): sum of bias gradient times encoder row */
     float *bias;     /* gradient of the encoder bias */
@@ -424,6 +425,7 @@ EXPORT int pm_update(const Update *u, i64 apply) {
                     }
                     gather(gd, u->upstream, u->row_of + from, z, count, u->d_out);
                     gather(ge, u->inputs, rows, e, count, u->d_in);
+                    if (u->pull) axpy(gd, u->pull[c], w_dec, u->d_out);
                     if (u->unit_decoder && count) axpy(gd, -dot(gd, w_dec, u->d_out), w_dec, u->d_out);
                     if (!apply) {
                         norm += (double)dot(gd, gd, u->d_out) + dot(ge, ge, u->d_in);
