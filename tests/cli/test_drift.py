@@ -64,7 +64,7 @@ def test_the_window_that_drifted_is_named(world: World, moved: Path) -> None:
 def test_a_table_for_a_person(world: World, moved: Path) -> None:
     done = run_main("drift", world.meter, moved, "--window", "40")
     assert done.code == 0, done.err
-    assert "drift" in done.out.splitlines()[7]
+    assert [line.split()[-1] for line in done.out.splitlines()[4:6]] == ["clean", "drift"]
     assert "drift is said at p x 4 <= 0.025: 0.05 over 2 window(s)" in " ".join(done.out.split())
     assert "Cliff's delta" in done.out
 

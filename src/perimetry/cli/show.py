@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -79,15 +80,17 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
         console.print("  " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(others.items())))
 
 
-def _interval(box: Interval) -> str:
-    return f"{box.estimate:+.2f} [{box.low:+.2f}, {box.high:+.2f}]"
+def _interval(found: Interval) -> str:
+    return f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def show_drift(windows: Sequence[WindowDrift], budget: float, console: Console | None = None) -> None:
     """Print a row a window, then the size of the difference in each score over the window that drifted most."""
     console = console or Console()
-    table = Table(title="windows of readings against clean prompts", title_justify="left")
-    for heading in ("window", "prompts", "score", "p-value", "scores", "alarms", "found", "p x 4"):
+    table = Table(
+        title="windows of readings against clean prompts", title_justify="left", box=box.SIMPLE, padding=(0, 1)
+    )
+    for heading in ("window", "n", "score", "p-value", "scores", "alarms", "found", "p x 4"):
         table.add_column(heading, justify="right")
     table.add_column("", no_wrap=True)
     for w in windows:
@@ -99,7 +102,7 @@ def show_drift(windows: Sequence[WindowDrift], budget: float, console: Console |
     worst = min(windows, key=lambda w: w.p_value)
     rate = worst.alarms.interval
     console.print(
-        "p-values of four tests; found: alarms of single prompts over those expected\n"
+        "n: prompts; p-values of four tests; found: alarms of single prompts over those expected\n"
         f"drift is said at p x 4 <= {worst.level:.2g}: {budget:g} over {len(windows)} window(s); "
         f"alarms in window {worst.number}: {100 * rate.estimate:.3g} % [{100 * rate.low:.3g}, {100 * rate.high:.3g}] at "
         f"alpha {worst.alarms.alpha:g}"
