@@ -24,7 +24,7 @@ from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.doors import Doors, open_pass
 from perimetry.sae.steps.gates import much_fires, norm_pull
-from perimetry.sae.steps.products import decode, sampled
+from perimetry.sae.steps.products import decode, sampled, square_sum
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations
 from perimetry.sae.terms.smooth import smooth_term
 
@@ -96,7 +96,7 @@ class GatedSAE(AffineSAE):
         fires = magnitude > 0
         active = gate.replace(magnitude).keep(fires)
         upstream = offset - decode(active, decoder)
-        error = float(upstream.square().sum())
+        error = square_sum(upstream)
         upstream *= -2 / tokens
         delta = sampled(active, upstream, decoder)
         smooth = smooth_term(active, objective.smooth)
@@ -104,7 +104,7 @@ class GatedSAE(AffineSAE):
             delta = delta + smooth.towards(active)
 
         attempt = offset.sub_(decode(gate, decoder))
-        missed = float(attempt.square().sum())
+        missed = square_sum(attempt)
         norms = decoder.norm(dim=1)
         weight = objective.sparsity / tokens
         towards_gate = sampled(gate, attempt.mul_(-2 / tokens), decoder) + weight * norms[gate.columns]

@@ -23,7 +23,7 @@ from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
 from perimetry.sae.base import CountMode, Defaults, Options
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Plain
-from perimetry.sae.steps.products import sampled
+from perimetry.sae.steps.products import sampled, square_sum
 from perimetry.sae.steps.select import BatchTopK, Collector, PreActivations
 from perimetry.sae.steps.stairs import Level, climb
 from perimetry.sae.terms.smooth import smooth_term
@@ -133,7 +133,7 @@ class MatryoshkaSAE(AffineSAE):
             active=active,
             delta=delta,
             upstream=upstream,
-            error=float(torch.linalg.vector_norm(stairs.residual, dtype=torch.float64)) ** 2,
+            error=square_sum(stairs.residual),
             penalty=Penalty(0.0, None, {}),
             further=0.0 if smooth is None else smooth.loss,
             stairs=stairs,

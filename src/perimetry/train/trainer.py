@@ -14,6 +14,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.sae.steps.audit import AUDIT_EVERY, AUDIT_MOST, Audit, audit
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
+from perimetry.sae.steps.room import lent
 from perimetry.train.checkpoint import Checkpoint
 from perimetry.train.constraints import Constraints
 from perimetry.train.fits import scale_row
@@ -163,6 +164,13 @@ class Trainer:
                 found.rows,
             )
 
+    def _spare(self) -> dict[str, Tensor]:
+        """Averages of gradients that Adam will not read, by the parameter whose gradient may be made there."""
+        if self.config.first_moment != 0 or self.constraints is not None:
+            return {}
+        held = {name: self.optimizer.state.get(p, {}).get("exp_avg") for name, p in self.sae.named_parameters()}
+        return {name: tensor for name, tensor in held.items() if tensor is not None and tensor.device.type == "cpu"}
+
     def _learn(self, rows: Callable[[], Acts]) -> Fused:
         """One update on scaled rows, in one go where that is possible."""
         config, objective, dead = self.config, self.objective(), self.dead()
@@ -172,7 +180,8 @@ class Trainer:
             )
             if fused is not None:
                 return fused
-        result = STEPS[config.step](self.sae, rows(), objective, dead)
+        with lent(self._spare()):
+            result = STEPS[config.step](self.sae, rows(), objective, dead)
         if self.constraints is not None:
             extra = self.constraints.on_gradients(self.sae, result.gradients, self.step)
             result = result._replace(further=result.further + extra)

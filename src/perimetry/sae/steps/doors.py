@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from perimetry.axes import Acts, Decoder, LatentBias, ModelBias
+from perimetry.sae.steps import products, room
 from perimetry.sae.steps.base import Penalty, Terms
 from perimetry.sae.steps.gates import lean_chunks, norm_pull
 from perimetry.sae.steps.select import PreActivations
@@ -39,7 +40,7 @@ def open_pass(pre: PreActivations, target: Acts, doors: Doors, weight: float) ->
     norms = decoder.norm(dim=1)
     per_gate = weight / tokens
     upstream, offset = torch.empty_like(target), target - doors.b_dec
-    W_dec, W_enc = torch.zeros_like(decoder), torch.zeros_like(pre.W_enc)
+    W_dec, W_enc = room.zeros("W_dec", decoder), room.zeros("W_enc", pre.W_enc)
     names = ("b_enc", "sums", "b_mag", "r_mag", "through")
     found: dict[str, Tensor] = {name: torch.zeros_like(norms) for name in names}
     tally, error, missed = Tally(decoder.shape[0], target.device), 0.0, 0.0
@@ -52,11 +53,11 @@ def open_pass(pre: PreActivations, target: Acts, doors: Doors, weight: float) ->
         codes = magnitude.mul_(fires)
         tally.add(codes, fires)
         residual = offset[part] - codes @ decoder
-        error += float(residual.square().sum())
+        error += products.square_sum(residual)
         upstream[part] = residual.mul_(scale)
         W_dec.addmm_(codes.T, upstream[part])
         attempt = offset[part] - gates @ decoder
-        missed += float(attempt.square().sum())
+        missed += products.square_sum(attempt)
         found["sums"] += gates.sum(0)
         delta = (upstream[part] @ decoder.T).mul_(fires)
         found["b_mag"] += delta.sum(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from perimetry.axes import Acts, Decoder, LatentBias, Latents, ModelBias
-from perimetry.sae.steps import products
+from perimetry.sae.steps import products, room
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Summary, Terms
 from perimetry.sae.steps.select import PreActivations
@@ -124,7 +124,7 @@ def gate_pass(pre: PreActivations, target: Acts, decoder: Decoder, b_dec: ModelB
     """All terms of a batch and the gradients of the weights."""
     tokens = target.shape[0]
     upstream = torch.empty_like(target)
-    W_dec, W_enc, b_enc = torch.zeros_like(decoder), torch.zeros_like(pre.W_enc), torch.zeros_like(pre.b_enc)
+    W_dec, W_enc, b_enc = room.zeros("W_dec", decoder), room.zeros("W_enc", pre.W_enc), torch.zeros_like(pre.b_enc)
     fired = torch.zeros(decoder.shape[0], dtype=torch.bool, device=decoder.device)
     entries, error, smallest = 0, 0.0, float("inf")
     positive = gate.cut.clamp(min=0)
@@ -133,7 +133,7 @@ def gate_pass(pre: PreActivations, target: Acts, decoder: Decoder, b_dec: ModelB
         fires = chunk > positive
         codes = chunk * fires
         residual = target[part] - codes @ decoder - b_dec
-        error += float(residual.square().sum())
+        error += products.square_sum(residual)
         upstream[part] = residual * (-2 / tokens)
         towards = upstream[part] @ decoder.T
         counts = fires.sum(1)

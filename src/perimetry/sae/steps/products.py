@@ -27,6 +27,7 @@ __all__ = [
     "residual",
     "row_chunks",
     "sampled",
+    "square_sum",
     "transposed",
 ]
 
@@ -55,6 +56,15 @@ def row_chunks(tokens: int, width: int) -> Iterator[tuple[int, int]]:
     step = chunk_rows(width)
     for start in range(0, tokens, step):
         yield start, min(start + step, tokens)
+
+
+def square_sum(rows: Acts) -> float:
+    """Sum of squares, without a matrix of them.
+
+    >>> square_sum(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    26.0
+    """
+    return float(torch.linalg.vector_norm(rows, dim=1).double().square().sum())
 
 
 def decode(active: Active, weights: Decoder) -> Acts:

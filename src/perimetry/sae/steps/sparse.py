@@ -63,12 +63,12 @@ def aux_weight(weight: float, d_model: int, n_dead: int) -> float:
 
 def attempt(active: Active, residual: Acts, decoder: Tensor, weight: float) -> _Aux | None:
     """The dead latents' attempt at the residual, which is a constant here, over the residual's variance."""
-    variance = float((residual - residual.mean(0)).square().sum()) / residual.shape[0]
+    variance = products.square_sum(residual - residual.mean(0)) / residual.shape[0]
     if variance == 0:
         return None
     error = decode(active, decoder) - residual
     tokens = residual.shape[0]
-    loss = weight * float(error.square().sum()) / tokens / variance
+    loss = weight * products.square_sum(error) / tokens / variance
     return _Aux(loss, active, error.mul_(2 * weight / (tokens * variance)))
 
 
@@ -194,7 +194,7 @@ def sparse_step(
         reconstruction=terms.reconstruction,
         sparsity=terms.penalty.loss,
         aux=0.0 if aux is None else aux.loss,
-        fvu=share(float(terms.residual.square().sum()), target),
+        fvu=share(products.square_sum(terms.residual), target),
         l0=summary.l0,
         fired=summary.fired,
         smallest=summary.smallest,

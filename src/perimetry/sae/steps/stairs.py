@@ -8,14 +8,17 @@ levels.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from perimetry.axes import Acts, Decoder
 from perimetry.sae.steps.active import Active
-from perimetry.sae.steps.products import decode
+from perimetry.sae.steps.products import decode, square_sum
 
 __all__ = ["Group", "Level", "Stairs", "climb"]
+
+
+PART = 512
+"""Tokens whose reconstruction is made at once."""
 
 
 class Level(NamedTuple):
@@ -62,8 +65,14 @@ class Stairs(NamedTuple):
             level = group.level
             upstream.add_(left, alpha=-2 * level.weight / tokens)
             if level.start:
-                left += decode(group.active, decoder[level.start : level.end])
+                _add(left, group.active, decoder[level.start : level.end], 1)
             yield group
+
+
+def _add(rows: Acts, active: Active, decoder: Decoder, sign: int) -> None:
+    for start in range(0, active.tokens, PART):
+        stop = min(start + PART, active.tokens)
+        rows[start:stop].add_(decode(active.chunk(start, stop), decoder), alpha=sign)
 
 
 def climb(active: Active, levels: Sequence[Level], decoder: Decoder, offset: Acts) -> Stairs:
@@ -73,7 +82,7 @@ def climb(active: Active, levels: Sequence[Level], decoder: Decoder, offset: Act
         mask = (active.columns >= level.start) & (active.columns < level.end)
         kept = active.keep(mask)
         kept = kept._replace(columns=kept.columns - level.start, width=level.end - level.start)
-        offset -= decode(kept, decoder[level.start : level.end])
-        loss += level.weight * float(torch.linalg.vector_norm(offset, dtype=torch.float64)) ** 2 / offset.shape[0]
+        _add(offset, kept, decoder[level.start : level.end], -1)
+        loss += level.weight * square_sum(offset) / offset.shape[0]
         groups.append(Group(level, kept, mask))
     return Stairs(tuple(groups), offset, loss)
