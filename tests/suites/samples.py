@@ -61,7 +61,12 @@ def length(text: str) -> int:
 def read(name: str) -> list[Document]:
     """Stands for `read_texts`: forty texts of any name, half of each label, with a family."""
     meta = {"family": name.rpartition("/")[2], "dataset": name.rpartition("/")[2]}
+    end = "\nA: as it was" if name.endswith("sciq_tf") else ""
     return [
-        Document(f"{name}/{i}", prose(hash_of(name) + i, 12 + i % 9), {**meta, "label": ("bigram", "0")[i % 2]})
+        Document(
+            f"{name}/{i}",
+            prose(hash_of(name) + i, 12 + i % 9) + end,
+            {**meta, "label": ("bigram", "0")[i % 2], "answer": "so it is"},
+        )
         for i in range(40)
     ]

@@ -70,7 +70,7 @@ def test_every_suite_of_the_table_builds(name: str) -> None:
         attacks=documents("attack", 8, 70, family="dan"),
         benign=documents("benign", 12, 120),
         length=length,
-        limit=90,
+        limit=180,
         words=30,
         n=6,
         seed=5,

@@ -68,6 +68,12 @@ def _prepare_garak(inputs: Inputs, out: Path) -> None:
     prepare_prompts(inputs, out)
 
 
+def _prepare_pyrit(inputs: Inputs, out: Path) -> None:
+    from perimetry.assets.pyrit import prepare_attacks
+
+    prepare_attacks(inputs, out)
+
+
 ASSETS: dict[str, AssetSpec] = {
     "smollm2-135m-instruct": AssetSpec(
         name="smollm2-135m-instruct",
@@ -154,6 +160,21 @@ ASSETS: dict[str, AssetSpec] = {
         ),
         prepare=_prepare_garak,
         prepared_bytes=8_000_000,
+    ),
+    "pyrit-prompts": AssetSpec(
+        name="pyrit-prompts",
+        kind="text",
+        summary="attack texts of the PyRIT toolkit: exchanges for many-shot dialogues, persuasive rewritings",
+        licence="MIT (the collection); some data sets have terms of their own",
+        raw=RawFile(
+            "pyrit-1.1.0-py3-none-any.whl",
+            "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
+            10612299,
+            "index",
+            "pyrit",
+        ),
+        prepare=_prepare_pyrit,
+        prepared_bytes=2_000_000,
     ),
 }
 
