@@ -25,7 +25,7 @@ from perimetry.sae.base import Start
 from perimetry.sae.crosscoder import CrosscoderOptions
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.sae.formats.export import export_sae, twin_of
-from perimetry.sae.steps import low, native, products, sparse
+from perimetry.sae.steps import low, native, products
 from perimetry.sae.steps.auto import dense_step
 from perimetry.sae.steps.base import Objective, Smooth
 from perimetry.sae.steps.native import build
@@ -159,7 +159,7 @@ def test_mutant_without_the_gradient_through_the_norms_fails(monkeypatch: pytest
     compare(sae, batch(50), None, OBJECTIVE)
     original = CrosscoderSAE.penalty
 
-    def mutant(self: CrosscoderSAE, forward: sparse.Forward, objective: Objective) -> sparse.Penalty:
+    def mutant(self: CrosscoderSAE, forward: Forward, objective: Objective) -> Penalty:
         return original(self, forward, objective)._replace(gradients={})
 
     monkeypatch.setattr(products, "DENSE_ABOVE", 2.0)
