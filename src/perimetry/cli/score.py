@@ -2,13 +2,25 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, json_line, note, wants_progress
 
+if TYPE_CHECKING:
+    from perimetry.shift.reading import Reading
+
 __all__ = ["score"]
+
+Alpha = Annotated[float, Parameter(help="False-alarm rate on clean text; a prompt is flagged at p <= alpha.")]
+BatchFdr = Annotated[
+    float | None,
+    Parameter(help="Flag by the false discovery rate of all prompts together (Benjamini-Hochberg); adds q."),
+]
+BatchMethod = Annotated[
+    Literal["bh", "by"], Parameter(help="bh, or by (Benjamini-Yekutieli): valid however prompts depend, weaker.")
+]
 
 
 def score(
@@ -22,16 +34,9 @@ def score(
     detectors: Annotated[str, Parameter(help="main, all, or names with commas (`nll,surprise.top10`).")] = "main",
     tokens: Annotated[bool, Parameter(negative="", help="Per-token text and scores in the JSON lines.")] = False,
     concepts: Annotated[bool, Parameter(negative="", help="Concepts with clean contexts in the JSON lines.")] = False,
-    alpha: Annotated[
-        float, Parameter(help="False-alarm rate on clean text; a prompt is flagged at p <= alpha.")
-    ] = 0.05,
-    batch_fdr: Annotated[
-        float | None,
-        Parameter(help="Flag by the false discovery rate of all prompts together (Benjamini-Hochberg); adds q."),
-    ] = None,
-    batch_method: Annotated[
-        Literal["bh", "by"], Parameter(help="bh, or by (Benjamini-Yekutieli): valid however prompts depend, weaker.")
-    ] = "bh",
+    alpha: Alpha = 0.05,
+    batch_fdr: BatchFdr = None,
+    batch_method: BatchMethod = "bh",
     truncate: Annotated[bool, Parameter(negative="", help="Cut prompts that are longer than the context.")] = False,
     fail_on_alarm: Annotated[bool, Parameter(negative="", help="Exit with 1 when a prompt is flagged.")] = False,
     model: Annotated[str | None, Parameter(help="Where the model lies, if not where the meter was made.")] = None,
@@ -46,8 +51,7 @@ def score(
     Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
     flagged, group, tokens_scored, truncated, scores. With --batch-fdr all prompts are read before the first is shown.
     """
-    from perimetry.cli.show import show_reading
-    from perimetry.errors import ConfigError, UsageError
+    from perimetry.errors import UsageError
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.discoveries import with_discoveries
     from perimetry.shift.loading import load_meter
@@ -55,8 +59,7 @@ def score(
 
     if bool(texts) == (input is not None):
         raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
-    if batch_fdr is not None and not 0 < batch_fdr < 1:
-        raise ConfigError(f"--batch-fdr is {batch_fdr}; a share between 0 and 1 is wanted, such as 0.05")
+    _check_rate(batch_fdr)
     ids, prompts = _read(input) if input is not None else ([str(i) for i in range(len(texts))], list(texts))
     if not prompts:
         note(f"{input} holds no line, so there is nothing to read")
@@ -71,18 +74,31 @@ def score(
         batch_tokens=batch_tokens,
         explain=concepts or not json,
     )
-    flagged = False
     shown = wants_progress(quiet) and input is not None
     readings = track(found, "reading prompts", len(prompts), shown, lambda _: 1)
     if batch_fdr is not None:
         readings = with_discoveries(list(readings), batch_fdr, batch_method)
+    flagged = False
     for reading, text in zip(readings, prompts, strict=True):
         flagged |= reading.flagged
-        if json:
-            print(json_line(reading.to_json(tokens=tokens, concepts=concepts)), flush=True)  # noqa: T201
-        else:
-            show_reading(reading, text)
+        _show(reading, text, reading.to_json(tokens=tokens, concepts=concepts) if json else None)
     return int(fail_on_alarm and flagged)
+
+
+def _show(reading: "Reading", text: str, line: dict[str, Any] | None) -> None:
+    from perimetry.cli.show import show_reading
+
+    if line is not None:
+        print(json_line(line), flush=True)  # noqa: T201
+    else:
+        show_reading(reading, text)
+
+
+def _check_rate(batch_fdr: float | None) -> None:
+    from perimetry.errors import ConfigError
+
+    if batch_fdr is not None and not 0 < batch_fdr < 1:
+        raise ConfigError(f"--batch-fdr is {batch_fdr}; a share between 0 and 1 is wanted, such as 0.05")
 
 
 def _read(path: Path) -> tuple[list[str], list[str]]:
