@@ -27,7 +27,7 @@ from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.sae.formats.export import export_sae, twin_of
 from perimetry.sae.steps import low, native, products
 from perimetry.sae.steps.auto import dense_step
-from perimetry.sae.steps.base import Objective, Smooth
+from perimetry.sae.steps.base import Forward, Objective, Penalty, Smooth
 from perimetry.sae.steps.native import build
 from perimetry.sae.steps.select import collect, collect_dense
 from perimetry.sae.steps.sparse import sparse_step
