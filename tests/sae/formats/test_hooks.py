@@ -145,7 +145,9 @@ def test_a_module_path_means_its_output() -> None:
     assert resolve_hook("model.layers.3.mlp.input", "qwen3") == Place("model.layers.3.mlp", "input")
     assert resolve_hook("model.layers.3.self_attn.o_proj.input", "gemma2").reshape == "hook_z"
     assert resolve_hook("model.layers.3.output", "gemma3").module == "model.language_model.layers.3"
-    assert name_of(resolve_module("layers.3.mlp", "gemma2"), "gemma2") == "blocks.3.mlp.hook_out", "before the norm after it"
+    assert name_of(resolve_module("layers.3.mlp", "gemma2"), "gemma2") == "blocks.3.mlp.hook_out", (
+        "before the norm after it"
+    )
     assert name_of(resolve_module("layers.3.mlp", "llama"), "llama") == "blocks.3.hook_mlp_out"
     assert resolve_module("embed_tokens", "llama") == Place("model.embed_tokens", "output")
 
