@@ -1,6 +1,7 @@
 """What the sections of a benchmark of training share: workers, data, and what had to be left out."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from _arms import ARMS, Arm, Size
 from _crew import Crew, WorkerFailed
 from _data import Files, write_rows
+from _kept import Kept
 from peers.jobs import Job
 
 __all__ = ["Bench"]
@@ -19,8 +21,11 @@ HELD_OUT = 4096
 class Bench:
     """One run of a benchmark."""
 
-    def __init__(self, arguments: argparse.Namespace, crew: Crew, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, crew: Crew, folder: Path, device: torch.device, kept: Kept | None = None
+    ) -> None:
         self.arguments, self.crew, self.folder, self.device = arguments, crew, folder, device
+        self.kept = kept or Kept(None, {})
         self.skipped: list[dict[str, Any]] = []
         self.names: set[str] = set()
         self._files: dict[tuple[int, int], Files] = {}
@@ -42,6 +47,10 @@ class Bench:
             self._files[key] = write_rows(self.folder, key[1], held_out, size.d_model, self.arguments.store)
         self.names.add(self._files[key].name)
         return self._files[key]
+
+    def part(self, measure: Callable[[], list[dict[str, Any]]], *name: object) -> list[dict[str, Any]]:
+        """Rows of a part of the run, measured once even if the run is killed and started again."""
+        return self.kept.part(" ".join(map(str, name)), measure, lambda: self.skipped)
 
     def job(self, arm: Arm, size: Size, *, rows: int = 1, **more: Any) -> Job:
         """The job of an arm, on rows for so many steps."""

@@ -11,23 +11,29 @@ wait. Without --peers only perimetry and the products run.
 
 Sections: `speed` (TopK at several sizes), `architectures` (every architecture of perimetry at the first size), `memory` (peak
 of a step beyond the libraries, in a process of its own), `training` (a whole short training: seconds to reach a fraction
-of variance unexplained on rows that were held out, at the learning rate that serves each library best). Activations are planted (a part of low rank, sums of a few directions,
-noise) or, where --store has the width, rows of a store.
+of variance unexplained on rows that were held out, at the learning rate that serves each library best). Activations are
+planted (a part of low rank, sums of a few directions, noise) or, where --store has the width, rows of a store.
+
+With --out, what is measured is kept beside that file, part by part: the same command goes on after a kill.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import perimetry
 from _arms import ARMS, HEADLINE, LIMITS, MAIN, PACKAGES, SIZES, TINY, TINY_MEMORY, TRAINING, Size, available, groups
 from _bench import Bench
 from _common import Spread, finish, parser, ratio, row, runtime_of, spread
 from _crew import Crew, Turns, WorkerFailed
+from _kept import Kept
 from _training import train_whole
+from perimetry.runtime import fingerprint
 from perimetry.sae import ARCHITECTURES
 
 SECTIONS = ("speed", "architectures", "memory", "training")
@@ -61,19 +67,23 @@ def turns_of(
     return rows_of(turns, size, section, architecture)
 
 
+def beside(bench: Bench, size: Size, architecture: str, first: bool) -> list[dict[str, Any]]:
+    """One architecture beside the others at one size, those together that the memory holds."""
+    wanted = tuple(arm for arm in ARMS if arm != "perimetry_dense") if first else MAIN
+    names = bench.present(wanted if architecture == "topk" else ())
+    together, left_out = groups(names, size, int(0.85 * available(bench.device)))
+    for arm, reason in left_out.items():
+        bench.skip("speed", arm, size, reason)
+    repeats = bench.arguments.repeats if first else max(1, min(3, bench.arguments.repeats))
+    return [line for some in together for line in turns_of(bench, some, size, repeats, architecture, section="speed")]
+
+
 def speed(bench: Bench, sizes: Sequence[Size], architecture: str) -> list[dict[str, Any]]:
     """TopK, or the one architecture that was asked for, beside the others at several sizes."""
     rows: list[dict[str, Any]] = []
     for size in sizes:
-        first = size == sizes[0]
-        wanted = tuple(arm for arm in ARMS if arm != "perimetry_dense") if first else MAIN
-        names = bench.present(wanted if architecture == "topk" else ())
-        together, left_out = groups(names, size, int(0.85 * available(bench.device)))
-        for arm, reason in left_out.items():
-            bench.skip("speed", arm, size, reason)
-        repeats = bench.arguments.repeats if first else max(1, min(3, bench.arguments.repeats))
-        for names in together:
-            rows += turns_of(bench, names, size, repeats, architecture, "speed")
+        measure = partial(beside, bench, size, architecture, first=size == sizes[0])
+        rows += bench.part(measure, "speed", architecture, *size)
     return rows
 
 
@@ -82,29 +92,39 @@ def architectures(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[s
     rows: list[dict[str, Any]] = []
     arms = ("perimetry", *LIMITS, "perimetry_dense")
     for name in names:
-        rows += turns_of(bench, arms, size, max(1, min(3, bench.arguments.repeats)), name, "architectures")
+        repeats = max(1, min(3, bench.arguments.repeats))
+        rows += bench.part(
+            partial(turns_of, bench, arms, size, repeats, name, "architectures"), "architectures", name, *size
+        )
     return rows
+
+
+def peak(bench: Bench, size: Size, arm: str, architecture: str) -> list[dict[str, Any]]:
+    """Peak bytes of a step of one arm, in a process of its own."""
+    worker = bench.crew.start(ARMS[arm].environment)
+    try:
+        found = worker.ask("memory", job=bench.job(ARMS[arm], size, architecture=architecture).to_json())
+    except WorkerFailed as error:
+        bench.skip("memory", arm, size, str(error), architecture)
+        return []
+    finally:
+        worker.close()
+    about = {"section": "memory", "architecture": architecture, **size._asdict(), "l0": 0.0}
+    about |= {"parameter_bytes": found["parameter_bytes"], "batch_bytes": 4 * size.batch * size.d_model}
+    least = HELD * about["parameter_bytes"] + about["batch_bytes"]
+    method = {"method": found["method"]}
+    return [
+        row("peak_bytes", arm, "", spread([float(found["peak_bytes"])]), **about) | method,
+        row("peak_ratio", arm, "least", spread([found["peak_bytes"] / least]), **about) | method,
+    ]
 
 
 def memory(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any]]:
     """Peak bytes of a step beyond the libraries, beside what a step holds at least."""
-    rows: list[dict[str, Any]] = []
     arms = bench.present(("perimetry", *(() if bench.tiny else ("perimetry_dense", *MAIN))))
+    rows: list[dict[str, Any]] = []
     for arm, architecture in [(a, "topk") for a in arms] + [("perimetry", n) for n in names if n != "topk"]:
-        worker = bench.crew.start(ARMS[arm].environment)
-        try:
-            found = worker.ask("memory", job=bench.job(ARMS[arm], size, architecture=architecture).to_json())
-        except WorkerFailed as error:
-            bench.skip("memory", arm, size, str(error), architecture)
-            continue
-        finally:
-            worker.close()
-        about = {"section": "memory", "architecture": architecture, **size._asdict(), "l0": 0.0}
-        about |= {"parameter_bytes": found["parameter_bytes"], "batch_bytes": 4 * size.batch * size.d_model}
-        least = HELD * about["parameter_bytes"] + about["batch_bytes"]
-        method = {"method": found["method"]}
-        rows.append(row("peak_bytes", arm, "", spread([float(found["peak_bytes"])]), **about) | method)
-        rows.append(row("peak_ratio", arm, "least", spread([found["peak_bytes"] / least]), **about) | method)
+        rows += bench.part(partial(peak, bench, size, arm, architecture), "memory", arm, architecture, *size)
     return rows
 
 
@@ -124,7 +144,8 @@ def measure(bench: Bench) -> list[dict[str, Any]]:
             bench, TINY_MEMORY if bench.tiny else headline, [one] if one else () if bench.tiny else list(ARCHITECTURES)
         )
     if "training" in chosen:
-        rows += train_whole(bench, TINY if bench.tiny else TRAINING, 8 if bench.tiny else arguments.steps)
+        size, steps = (TINY, 8) if bench.tiny else (TRAINING, arguments.steps)
+        rows += bench.part(partial(train_whole, bench, size, steps), "training", steps, arguments.seeds, *size)
     return rows
 
 
@@ -160,13 +181,17 @@ def main() -> None:
     """Measure and print."""
     arguments = parse()
     device = runtime_of(arguments).device
+    same = {"benchmark": "train_step", "version": perimetry.__version__, "hardware": fingerprint()}
+    same |= {name: getattr(arguments, name) for name in ("device", "repeats", "threads", "tiny", "quick")}
+    kept = Kept(arguments.out, same)
     with tempfile.TemporaryDirectory() as folder, Crew(arguments.peers, torch.get_num_threads()) as crew:
-        bench = Bench(arguments, crew, Path(folder), device)
+        bench = Bench(arguments, crew, Path(folder), device, kept)
         rows = measure(bench)
         libraries = crew.versions(PACKAGES) if arguments.peers is not None else {}
     two = headline_speeds(rows, TINY if arguments.tiny else HEADLINE, arguments.architecture or "topk")
     more = {"libraries": libraries, "data": sorted(bench.names), "skipped": bench.skipped}
     finish(arguments, "train_step", rows, **two, **more)
+    kept.close()
 
 
 if __name__ == "__main__":
