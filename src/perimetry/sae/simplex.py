@@ -5,7 +5,7 @@ found by Michelot's rule: from below, cut <- (sum of the scores above it - 1) / 
 """
 
 from abc import abstractmethod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,9 +16,11 @@ from typing_extensions import override
 from perimetry.axes import Acts, Decoder, Encoder, Latents, PerToken
 from perimetry.errors import ConfigError, WidthMismatch
 from perimetry.sae.base import AutogradSAE, Codes, SAEState
+from perimetry.sae.crowded import Crowd, crowded_losses, project
 from perimetry.sae.entries import codes_of, combine, decode_codes, losses_of, nothing, place, products_at, tensors_of
 from perimetry.sae.steps.active import Active, flat_nonzero, stack_rows
 from perimetry.sae.steps.base import Losses, Objective
+from perimetry.sae.steps.products import dense_above
 from perimetry.sae.steps.select import PreActivations
 
 __all__ = ["Prototypes", "SimplexSAE", "inverse_softplus", "simplex_cut", "simplex_support", "sparsemax"]
@@ -151,6 +153,10 @@ class SimplexSAE(AutogradSAE):
     W_enc: nn.Parameter
     rho: nn.Parameter
     """Lambda is softplus of it."""
+    of_products: ClassVar[float]
+    """A score is lambda times: this times x . a, and"""
+    of_squares: ClassVar[float]
+    """this times |a|^2."""
 
     def __init__(self, weights: Prototypes) -> None:
         super().__init__()
@@ -167,10 +173,6 @@ class SimplexSAE(AutogradSAE):
     def sharpness(self) -> Float[Tensor, ""]:
         """Lambda."""
         return nn.functional.softplus(self.rho)
-
-    @abstractmethod
-    def affine(self, sharpness: Tensor) -> tuple[Encoder, Float[Tensor, " d_sae"]]:
-        """Rows and bias whose affine map of a token gives its scores, up to a number for the whole token."""
 
     @abstractmethod
     def dense_scores(self, acts: Acts) -> Latents:
@@ -200,6 +202,9 @@ class SimplexSAE(AutogradSAE):
     @override
     def losses(self, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"]) -> Losses:
         acts, target = self.inputs(rows), self.targets(rows)
+        if self.crowded(acts):
+            shape = (self.of_products, self.of_squares, objective.sparsity)
+            return crowded_losses(Crowd(self.W_enc, self.W_dec, self.rho, *shape), acts, target)
         active = self._support(acts)
         places = place(active)
         products = products_at(places, acts, self.W_enc)
@@ -213,9 +218,23 @@ class SimplexSAE(AutogradSAE):
             penalty = objective.sparsity * (values * distances).sum() / rows.shape[0]
         return losses_of(residual, active.columns[values.detach() > 0], self.d_sae, penalty)
 
-    @abstractmethod
+    @torch.no_grad()
+    def crowded(self, acts: Acts) -> bool:
+        """Whether a few tokens, spread over the batch, have so many active latents that dense products are faster."""
+        rows, bias = self.affine(self.sharpness())
+        scores = PreActivations(acts, rows, bias).sample()
+        return float(project(scores, torch.empty_like(scores), torch.empty_like(scores)).sum()) > (
+            dense_above() * scores.numel()
+        )
+
+    def affine(self, sharpness: Tensor) -> tuple[Encoder, Float[Tensor, " d_sae"]]:
+        """Rows and bias whose affine map of a token gives its scores, up to a number for the whole token."""
+        squares = self.W_enc.square().sum(1)
+        return self.of_products * sharpness * self.W_enc, self.of_squares * sharpness * squares
+
     def scores_at(self, products: Float[Tensor, " entry"], squares: Float[Tensor, " entry"]) -> Float[Tensor, " entry"]:
         """Scores at entries, up to a number for the whole token, from x . a and |a|^2."""
+        return self.sharpness() * (self.of_products * products + self.of_squares * squares)
 
     @override
     def dense_losses(self, rows: Acts, objective: Objective, dead: Bool[Tensor, " d_sae"]) -> Losses:

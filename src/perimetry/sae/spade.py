@@ -8,12 +8,10 @@ it falls where a token is far from every prototype: read it two-sided.
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 from typing_extensions import override
 
-from perimetry.axes import Acts, Encoder, Latents
+from perimetry.axes import Acts, Latents
 from perimetry.runtime import generator
 from perimetry.sae.base import CountMode, Defaults, Options, Start
 from perimetry.sae.simplex import Prototypes, SimplexSAE
@@ -60,16 +58,10 @@ class SpaDESAE(SimplexSAE):
 
     architecture: ClassVar[str] = "spade"
     count_mode: ClassVar[CountMode] = "free"
+    of_products: ClassVar[float] = 2.0
+    of_squares: ClassVar[float] = -1.0
     defaults: ClassVar[Defaults] = Defaults(sparsity=10.0, unit_decoder=False)
     options_type: ClassVar[type[Options]] = PrototypeOptions
-
-    @override
-    def affine(self, sharpness: Tensor) -> tuple[Encoder, Float[Tensor, " d_sae"]]:
-        return 2 * sharpness * self.W_enc, -sharpness * self.W_enc.square().sum(1)
-
-    @override
-    def scores_at(self, products: Float[Tensor, " entry"], squares: Float[Tensor, " entry"]) -> Float[Tensor, " entry"]:
-        return self.sharpness() * (2 * products - squares)
 
     @override
     def dense_scores(self, acts: Acts) -> Latents:

@@ -6,12 +6,9 @@ weight. Against SpaDE it shows what the distance contributes. Codes are at least
 
 from typing import ClassVar, final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from typing_extensions import override
 
-from perimetry.axes import Acts, Encoder, Latents
+from perimetry.axes import Acts, Latents
 from perimetry.sae.base import CountMode, Defaults, Options, Start
 from perimetry.sae.simplex import SimplexSAE
 from perimetry.sae.spade import PrototypeOptions, initial_prototypes, tiny_prototypes
@@ -25,16 +22,10 @@ class SparsemaxSAE(SimplexSAE):
 
     architecture: ClassVar[str] = "sparsemax"
     count_mode: ClassVar[CountMode] = "free"
+    of_products: ClassVar[float] = 1.0
+    of_squares: ClassVar[float] = 0.0
     defaults: ClassVar[Defaults] = Defaults(unit_decoder=False)
     options_type: ClassVar[type[Options]] = PrototypeOptions
-
-    @override
-    def affine(self, sharpness: Tensor) -> tuple[Encoder, Float[Tensor, " d_sae"]]:
-        return sharpness * self.W_enc, torch.zeros_like(self.W_enc[:, 0])
-
-    @override
-    def scores_at(self, products: Float[Tensor, " entry"], squares: Float[Tensor, " entry"]) -> Float[Tensor, " entry"]:
-        return self.sharpness() * products
 
     @override
     def dense_scores(self, acts: Acts) -> Latents:
