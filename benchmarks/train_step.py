@@ -39,6 +39,8 @@ from perimetry.sae import ARCHITECTURES
 SECTIONS = ("speed", "architectures", "memory", "training")
 HELD = 3
 """Parameters and the two moments of Adam: what a step holds at least, beside the batch."""
+WIDEST = {"temporal": 4096}
+"""Widths beyond which an architecture is not measured: attention over codes has matrices of width x width."""
 
 
 def rows_of(turns: Turns, size: Size, section: str, architecture: str = "topk") -> list[dict[str, Any]]:
@@ -87,6 +89,11 @@ def speed(bench: Bench, sizes: Sequence[Size], architecture: str) -> list[dict[s
     return rows
 
 
+def sized(size: Size, architecture: str) -> Size:
+    """The size at which an architecture is measured."""
+    return size._replace(width=min(size.width, WIDEST.get(architecture, size.width)))
+
+
 def architectures(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any]]:
     """Every architecture of perimetry: its own step, its dense reference and the products."""
     rows: list[dict[str, Any]] = []
@@ -94,7 +101,8 @@ def architectures(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[s
     for name in names:
         repeats = max(1, min(3, bench.arguments.repeats))
         rows += bench.part(
-            partial(turns_of, bench, arms, size, repeats, name, "architectures"), "architectures", name, *size
+            partial(turns_of, bench, arms, sized(size, name), repeats, name, "architectures"),
+            *("architectures", name, *sized(size, name)),
         )
     return rows
 
@@ -124,7 +132,8 @@ def memory(bench: Bench, size: Size, names: Sequence[str]) -> list[dict[str, Any
     arms = bench.present(("perimetry", *(() if bench.tiny else ("perimetry_dense", *MAIN))))
     rows: list[dict[str, Any]] = []
     for arm, architecture in [(a, "topk") for a in arms] + [("perimetry", n) for n in names if n != "topk"]:
-        rows += bench.part(partial(peak, bench, size, arm, architecture), "memory", arm, architecture, *size)
+        own = sized(size, architecture)
+        rows += bench.part(partial(peak, bench, own, arm, architecture), "memory", arm, architecture, *own)
     return rows
 
 
