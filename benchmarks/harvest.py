@@ -67,16 +67,13 @@ def main() -> None:
         documents = clean_documents(tiny=tiny)[:4000]
         layer, rows_a_batch = (1, 4) if tiny else (12, 32)
         policy = TokenPolicy(prepend_bos=lm.bos_id is not None, max_norm=SINK_NORM)
-        config = HarvestConfig(
-            tokens=1000 if tiny else 4096 if quick else 16_384,
-            context=64 if tiny else 128,
-            batch_rows=rows_a_batch,
-            policy=policy,
-        )
-        ordered = shuffled(documents, config.seed)
-        packed = row_batches(ordered, lm, policy, config.context, rows_a_batch)
-        need = -(-config.tokens // (rows_a_batch * (config.context - 1)))
-        batches = [collate(rows, lm.pad_id) for rows in islice(packed, need)]
+        context, full = 64 if tiny else 128, 1 if tiny or quick else 4
+        ordered = shuffled(documents, HarvestConfig(tokens=1).seed)
+        packed = row_batches(ordered, lm, policy, context, rows_a_batch)
+        batches = [collate(rows, lm.pad_id) for rows in islice(packed, full)]
+        # What whole batches hold, so that nobody computes rows that are then thrown away.
+        counted = sum(int(batch.countable.sum()) for batch in batches)
+        config = HarvestConfig(tokens=counted, context=context, batch_rows=rows_a_batch, policy=policy)
         tap, turns = Tap(lm, layer), count()
 
         def store() -> None:
@@ -88,7 +85,7 @@ def main() -> None:
             "truncated pass": lambda: truncated_pass(tap, lm, batches),
             "harvest": store,
         }
-        tokens = {"truncated pass": sum(int(b.countable.sum()) for b in batches), "harvest": config.tokens}
+        tokens = {"truncated pass": counted, "harvest": counted}
         if arguments.peers is not None:
             text = write_documents(ordered, root / "texts.jsonl")
             worker = crew.of("saelens")
