@@ -139,6 +139,7 @@ class Worker:
         first.step(few)
         del first
         gc.collect()
+        give_back()
         on_cpu = torch.device(wanted.device).type == "cpu"
         before = memory_kib("VmRSS") * 1024 if on_cpu else torch.cuda.memory_allocated(wanted.device)
         batch = Rows(wanted).take()
