@@ -131,6 +131,23 @@ def test_logit_statistics_equal_log_softmax(lm, side, monkeypatch):
     assert at == stats.nll.shape[0]
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_foresight_is_the_state_one_token_before(lm, side):
+    batch, tap = batch_of(lm, side=side), Tap(lm, 1)
+    out = tap.read_with_logits(batch.ids, batch.attention)
+    found = out.foresight(batch.attention, batch.attention.bool())
+    at = 0
+    for row in range(len(TEXTS)):
+        real = batch.attention[row].nonzero()[:, 0].tolist()
+        assert not found[at].any(), "nothing stands before the first token"
+        for offset, column in enumerate(real[1:], 1):
+            assert torch.equal(found[at + offset], out.hidden[row, column - 1])
+        at += len(real)
+    assert at == found.shape[0]
+    with pytest.raises(ConfigError, match="covers padding"):
+        out.foresight(batch.attention, torch.ones_like(batch.countable))
+
+
 def test_logit_statistics_of_some_tokens_are_those_of_all(tiny_lm):
     batch = batch_of(tiny_lm)
     out = Tap(tiny_lm, 1).read_with_logits(batch.ids, batch.attention)

@@ -75,6 +75,18 @@ def test_validity_with_ties_and_two_sides(ties: bool, two_sided: bool) -> None:
         assert float((p <= alpha + 1e-12).double().mean()) <= alpha + 4.5 * math.sqrt(alpha * (1 - alpha) / 100_000)
 
 
+@pytest.mark.parametrize("n", [19, 99])
+def test_a_hundred_thousand_simulated_p_values_are_uniform(n: int) -> None:
+    """Each has a calibration set of its own. They lie on a grid; spread over its cells they are uniform exactly."""
+    p = simulate(n, 100_000, n + 1)
+    spread = p - torch.rand(p.shape, generator=torch.Generator().manual_seed(n), dtype=torch.float64) / (n + 1)
+    found = ks_uniform(spread)
+    assert found.p_value > 1e-3
+    assert found.statistic < 0.007
+    # The test sees a rule that is wrong by one place.
+    assert ks_uniform(spread - 1 / (n + 1)).p_value < 1e-9
+
+
 def test_two_sided_catches_low_scores() -> None:
     ranked = torch.arange(100.0)
     assert float(conformal_p(ranked, torch.tensor([-1.0]))) == 1.0
@@ -142,6 +154,30 @@ def test_p_values_are_uniform_in_each_group() -> None:
         rows = torch.tensor([group == label for group in got.group])
         # Both samples vary: the effective size of the comparison is half of each.
         assert ks_uniform(got.p[rows][::2]).p_value > 1e-4
+
+
+def test_simulated_p_values_are_uniform_in_each_group() -> None:
+    """400 calibrations of 250 prompts each, whose scores depend on their lengths: 100,000 p-values by their groups."""
+    draw = torch.Generator().manual_seed(6)
+    found: dict[str, list[torch.Tensor]] = {}
+    for _ in range(400):
+        lengths = torch.cat([torch.full((250,), 20.0), torch.full((250,), 80.0)])
+        scores = torch.randn(500, generator=draw) * (lengths / 20).sqrt() + lengths / 10
+        fitted = Calibration.fit({"s": scores[::2]}, lengths[::2], groups=2)
+        # One test prompt a group and calibration keeps p-values independent; the others come with their own.
+        got = fitted.p_values("s", scores[1::2], lengths[1::2])
+        for group in dict.fromkeys(got.group):
+            rows = torch.tensor([g == group for g in got.group])
+            found.setdefault(group, []).append(got.p[rows])
+    assert len(found) == 2
+    for per_calibration in found.values():
+        table = torch.stack(per_calibration)
+        assert table.numel() == 50_000
+        first = table[:, 0] - torch.rand(400, generator=draw, dtype=torch.float64) / 126
+        assert ks_uniform(first).p_value > 1e-3
+        # The mean over one calibration varies; its mean over 400 is that of the grid.
+        means = table.mean(1)
+        assert abs(float(means.mean()) - 127 / 252) < 4.5 * float(means.std()) / 20
 
 
 def test_a_small_group_falls_back_and_says_so() -> None:

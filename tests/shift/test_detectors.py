@@ -30,6 +30,7 @@ SPECIFIED = {
     "code_knn",
     "code_mahalanobis",
     "transition",
+    "unforeseen",
     "recon_error",
     "recon_relative",
     "pca_residual",
@@ -48,6 +49,7 @@ SPECIFIED = {
     "cosine",
     "random_dictionary",
     "shuffled_decoder",
+    "forecast_error",
 }
 
 
@@ -70,7 +72,7 @@ def test_the_table_holds_what_the_specification_names() -> None:
     assert set(DETECTORS) == SPECIFIED
     assert all(cls.name == name for name, cls in DETECTORS.items())
     logits = {name for name, cls in DETECTORS.items() if cls.needs_logits}
-    assert logits == {"nll", "nll_window", "nll_cusum", "entropy", "logit_energy"}
+    assert logits == {"nll", "nll_window", "nll_cusum", "entropy", "logit_energy", "unforeseen", "forecast_error"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,11 +180,12 @@ def test_an_empty_profile_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if DETECTORS[n].needs_logits])
 def test_a_truncated_pass_is_refused(name: str, fitted: dict[str, AbstractDetector]) -> None:
-    with pytest.raises(UsageError, match=f"detector '{name}' needs the next-token distribution"):
-        fitted[name].score(worlds.clean(1, 3)._replace(logits=None))
+    with pytest.raises(UsageError, match=f"detector '{name}' needs the (next-token distribution|model's last)"):
+        fitted[name].score(worlds.clean(1, 3)._replace(logits=None, foresight=None))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not DETECTORS[n].needs_logits])
 def test_a_truncated_pass_is_enough(name: str, fitted: dict[str, AbstractDetector]) -> None:
     evidence = worlds.clean(1, 3)
-    torch.testing.assert_close(fitted[name].score(evidence._replace(logits=None)), fitted[name].score(evidence))
+    short = evidence._replace(logits=None, foresight=None)
+    torch.testing.assert_close(fitted[name].score(short), fitted[name].score(evidence))

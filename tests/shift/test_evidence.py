@@ -62,6 +62,7 @@ def gather(extractor: Extractor, *, batch_tokens: int = 4096, side: Side = "righ
                 prompt=torch.zeros_like(whole.prompt[mine]),
                 words=whole.words[row : row + 1],
                 logits=type(stats)(*(s[mine] for s in stats)),
+                foresight=None if whole.foresight is None else whole.foresight[mine],
             )
     return [found[i] for i in range(len(texts))]
 
@@ -81,6 +82,9 @@ def test_equals_the_model_run_by_hand(tiny_lm: LanguageModel) -> None:
         torch.testing.assert_close(evidence.logits.entropy, -(logs.exp() * logs).sum(1))
         torch.testing.assert_close(evidence.logits.energy, -output.logits[0, :-1].logsumexp(-1))
         torch.testing.assert_close(evidence.reconstruction, small_sae()(evidence.acts).reconstruction)
+        assert evidence.foresight is not None
+        last = tiny_lm.model.base_model(torch.tensor([ids])).last_hidden_state[0, :-1]
+        torch.testing.assert_close(evidence.foresight, last.detach(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gpt_neox"])
@@ -96,6 +100,9 @@ def test_neither_batch_nor_side_nor_order_changes_it(family: str) -> None:
             assert one.logits is not None
             assert two.logits is not None
             torch.testing.assert_close(one.logits.nll, two.logits.nll, rtol=1e-4, atol=1e-4)
+            assert one.foresight is not None
+            assert two.foresight is not None
+            torch.testing.assert_close(one.foresight, two.foresight, rtol=1e-4, atol=1e-4)
 
 
 def test_without_logits_no_later_block_runs(tiny_lm: LanguageModel) -> None:
@@ -105,11 +112,48 @@ def test_without_logits_no_later_block_runs(tiny_lm: LanguageModel) -> None:
     try:
         captures = list(extractor.capture(extractor.prepare(["a"], ["the cat"]), logits=False))
         assert captures[0].logits is None
+        assert captures[0].foresight is None
         assert ran == []
         list(extractor.capture(extractor.prepare(["a"], ["the cat"]), logits=True))
         assert ran == [1]
     finally:
         handle.remove()
+
+
+def test_foresight_alone_spares_the_vocabulary(tiny_lm: LanguageModel) -> None:
+    extractor = Extractor(tiny_lm, 0, OPEN)
+    prompts = extractor.prepare(["a", "b"], TEXTS[:2])
+    (whole,) = extractor.capture(prompts, logits=True)
+    ran: list[int] = []
+    handle = tiny_lm.model.get_output_embeddings().register_forward_hook(lambda *_: ran.append(1))
+    try:
+        (some,) = extractor.capture(prompts, logits=False, foresight=True)
+    finally:
+        handle.remove()
+    assert ran == []
+    assert some.logits is None
+    assert some.foresight is not None
+    assert whole.foresight is not None
+    assert torch.equal(some.foresight, whole.foresight)
+
+
+def test_what_comes_first_was_not_foreseen(tiny_lm: LanguageModel) -> None:
+    policy = TokenPolicy(prepend_bos=False).fitted(1e9)
+    extractor = Extractor(tiny_lm, 0, policy)
+    (capture,) = extractor.capture(extractor.prepare(["a"], [TEXTS[0]]), logits=True)
+    assert capture.foresight is not None
+    assert not bool(capture.foresight[0].any())
+    assert bool((capture.foresight[1:].norm(dim=1) > 0.1).all())
+
+
+def test_a_last_hidden_state_that_is_no_number_is_refused_by_name() -> None:
+    extractor = Extractor(poisoned(), 0, OPEN)
+    prompts = extractor.prepare(["bad"], ["the cat sat"])
+    (capture,) = extractor.capture(prompts, logits=False)
+    assert capture.foresight is None, "the pass stops before the block that is sick"
+    for logits in (False, True):
+        with pytest.raises(NonFinite, match="prompt 'bad' gives NaN or infinity in the model's last hidden state"):
+            list(extractor.capture(prompts, logits=logits, foresight=True))
 
 
 def test_one_capture_serves_several_dictionaries(tiny_lm: LanguageModel) -> None:
@@ -171,4 +215,11 @@ def test_half_precision_leaves_as_float32() -> None:
     assert capture.acts.dtype == torch.bfloat16
     evidence = capture.evidence(small_sae())
     assert evidence.acts.dtype == torch.float32
-    assert concatenate([evidence, evidence]).n_prompts == 2
+    both = concatenate([evidence, evidence])
+    assert both.n_prompts == 2
+    assert capture.foresight is not None
+    assert capture.foresight.dtype == torch.bfloat16
+    assert evidence.foresight is not None
+    assert both.foresight is not None
+    assert torch.equal(both.foresight, evidence.foresight.repeat(2, 1))
+    assert concatenate([evidence, evidence._replace(foresight=None)]).foresight is None

@@ -4,6 +4,7 @@ import math
 import random
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,35 @@ def test_several_saes_from_one_pass_equal_one_at_a_time(
         for a, b in zip(one.score(texts, detectors="all"), two.score(texts, detectors="all"), strict=True):
             assert a.scores == b.scores
             assert a.p_value == b.p_value
+
+
+@pytest.mark.parametrize("tokens", [500, 10**6])
+def test_the_whole_model_reads_as_much_as_is_asked_for(
+    tokens: int,
+    extractor: Extractor,
+    parts: CleanParts,
+    settings: MeterConfig,
+    fitted: Meter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, bool, bool]] = []
+    capture = Extractor.capture
+
+    def noted(self: Extractor, some: Any, **named: Any) -> Any:
+        asked.append((len(some), named["logits"], named.get("foresight", False)))
+        return capture(self, some, **named)
+
+    monkeypatch.setattr(Extractor, "capture", noted)
+    few = fit_meters(extractor, [loaded()], parts, settings.model_copy(update={"foresight_tokens": tokens}))[0]
+    passes = asked[:-2]
+    assert sum(n for n, _, _ in passes) == len(parts.profile)
+    assert passes[0] == (len(parts.profile) // 20, True, True)
+    read = parts.profile[: sum(n for n, _, foresight in passes if foresight)]
+    sizes = [sum(p.encoded.countable) for p in read]
+    assert len(read) == len(parts.profile) or sum(sizes[:-1]) < tokens <= sum(sizes)
+    assert few.details["profile_tokens"] == fitted.details["profile_tokens"]
+    weights = [m.normal.detectors["unforeseen"].state()["weights"] for m in (few, fitted)]
+    assert torch.equal(*weights) == (tokens > 500)
 
 
 def test_the_main_detector_is_checked_before_the_work(

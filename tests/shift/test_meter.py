@@ -37,8 +37,9 @@ PROMPTS = [text_of(f"m{i}", 3 + 2 * i) for i in range(9)] + [
 
 SPEC_NAMES = """
     l0 l0_excess surprise bernoulli energy fallacious_f1 fallacious_f2 novelty coactivation code_knn code_mahalanobis
-    transition recon_error recon_relative pca_residual nll nll_window nll_cusum entropy logit_energy tokens_per_word
+    transition unforeseen recon_error recon_relative pca_residual nll nll_window nll_cusum entropy logit_energy tokens_per_word
     unigram_surprisal length norm mahalanobis relative_mahalanobis knn cosine random_dictionary shuffled_decoder
+    forecast_error
 """
 
 
@@ -138,6 +139,31 @@ def test_concepts_say_where_and_what(meter: Meter) -> None:
         assert 0 < concept.clean_rate < 1
         assert all("«" in c and "»" in c for c in concept.contexts)
     assert meter.score([PROMPTS[4]], explain=False)[0].concepts == ()
+
+
+def test_hot_tokens_are_the_hottest_and_name_their_concepts(meter: Meter) -> None:
+    (reading,) = meter.score([PROMPTS[4]])
+    scores = [t.score for t in reading.tokens]
+    assert [t.score for t in reading.hot] == sorted(scores, reverse=True)[:3]
+    for token in reading.hot:
+        assert token.token == reading.tokens[token.position].text
+        fired = {c.latent for c in token.fired}
+        assert fired
+        assert not fired & {c.latent for c in token.instead}
+        assert all(0.5 < c.share <= 1 for c in token.instead)
+    line = reading.to_json(concepts=True)
+    assert json.loads(json.dumps(line["hot"], allow_nan=False))[0]["position"] == reading.hot[0].position
+    assert "hot" not in reading.to_json(tokens=True)
+    assert meter.score([PROMPTS[4]], explain=False)[0].hot == ()
+
+
+def test_a_meter_without_f2_says_nothing_of_neighbours(meter: Meter) -> None:
+    others = {n: d for n, d in meter.normal.detectors.items() if n != "fallacious_f2"}
+    few = meter.normal._replace(detectors=others)
+    bare = Meter(meter.extractor, meter.sae, meter.info, few, main="surprise", details=meter.details)
+    (reading,) = bare.score(PROMPTS[:1])
+    assert reading.hot == ()
+    assert reading.concepts
 
 
 def test_no_prompts_give_no_readings(meter: Meter) -> None:

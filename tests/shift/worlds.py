@@ -43,6 +43,7 @@ def _evidence(
     noise: float,
     words: float,
     nll: float,
+    ahead: torch.Tensor,
 ) -> Evidence:
     here = world()
     n = tokens.numel()
@@ -60,7 +61,14 @@ def _evidence(
         prompt=torch.arange(len(lengths)).repeat_interleave(size),
         words=(size / words).floor().clamp_min(1.0),
         logits=raised,
+        foresight=ahead,
     )
+
+
+def _ahead(seed: int, n: int, meant: torch.Tensor | None = None) -> torch.Tensor:
+    """A last hidden state that says which concept is meant, or nothing; its draws leave those of the rest alone."""
+    noise = 0.05 * torch.randn(n, D_MODEL, generator=generator(7000 + seed))
+    return noise if meant is None else noise + world().decoder[meant]
 
 
 def draw_lengths(draw: torch.Generator, prompts: int) -> list[int]:
@@ -68,24 +76,25 @@ def draw_lengths(draw: torch.Generator, prompts: int) -> list[int]:
 
 
 def clean(seed: int, prompts: int = 40) -> Evidence:
-    """Tokens by Zipf; each has its own concept, and others at their rates."""
+    """Tokens by Zipf; each has its own concept, which the model foresees, and others at their rates."""
     draw, here = generator(seed), world()
     lengths = draw_lengths(draw, prompts)
     tokens = torch.multinomial(1 / (1.0 + torch.arange(VOCAB)), sum(lengths), replacement=True, generator=draw)
     on = torch.rand(len(tokens), D_SAE, generator=draw) < here.rates
     on[torch.arange(len(tokens)), here.of_token[tokens]] = True
     dense = on * (0.5 + torch.rand(on.shape, generator=draw))
-    return _evidence(draw, lengths, tokens, dense, 0.05, 1.3, 1.0)
+    ahead = _ahead(seed, len(tokens), here.of_token[tokens])
+    return _evidence(draw, lengths, tokens, dense, 0.05, 1.3, 1.0, ahead)
 
 
 def shifted(seed: int, prompts: int = 40) -> Evidence:
-    """More concepts, rare ones too, stronger, badly written, on rare tokens, with more of them to a word."""
+    """More concepts, rare ones too, stronger, badly written, unforeseen, on rare tokens, with more of them to a word."""
     draw, here = generator(seed), world()
     lengths = [2 * length for length in draw_lengths(draw, prompts)]
     tokens = torch.randint(VOCAB // 2, VOCAB, (sum(lengths),), generator=draw)
     on = torch.rand(len(tokens), D_SAE, generator=draw) < (2 * here.rates + 0.12)
     dense = on * (0.5 + 2 * torch.rand(on.shape, generator=draw))
-    return _evidence(draw, lengths, tokens, dense, 0.8, 2.5, 4.0)
+    return _evidence(draw, lengths, tokens, dense, 0.8, 2.5, 4.0, _ahead(seed, len(tokens)))
 
 
 def topical(seed: int, prompts: int = 60, *, mixed: bool = False) -> Evidence:
@@ -103,7 +112,7 @@ def topical(seed: int, prompts: int = 60, *, mixed: bool = False) -> Evidence:
     dense = torch.zeros(n, D_SAE)
     for t in range(TOPICS):
         dense[topic == t, t * half : (t + 1) * half] = values[topic == t].float()
-    return _evidence(draw, lengths, tokens, dense, 0.05, 1.3, 1.0)
+    return _evidence(draw, lengths, tokens, dense, 0.05, 1.3, 1.0, _ahead(seed, n))
 
 
 def profile_of(*parts: Evidence, unigrams: torch.Tensor | None = None, sample: int = 16384) -> Profile:
@@ -130,4 +139,5 @@ def select_prompts(evidence: Evidence, rows: list[int]) -> Evidence:
         prompt=torch.arange(len(rows)).repeat_interleave(sizes),
         words=evidence.words[rows],
         logits=None if stats is None else LogitStats(*(column[tokens] for column in stats)),
+        foresight=None if evidence.foresight is None else evidence.foresight[tokens],
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perimetry.activations.model import LanguageModel
@@ -34,6 +34,15 @@ class NextToken(NamedTuple):
     """Entropy of the distribution that the token was drawn from; higher = less sure."""
     energy: PerToken
     """Minus the log-sum-exp of the logits that the token was drawn from; higher = less sure."""
+
+
+class _Places(NamedTuple):
+    """Where the tokens under a mask stand, row by row."""
+
+    row: Int[Tensor, " token"]
+    column: Int[Tensor, " token"]
+    first: Bool[Tensor, " token"]
+    """Whether no real token stands before."""
 
 
 class _Stop(Exception):
@@ -158,11 +167,7 @@ class TapLogits:
         entropy = log(vocabulary) and energy = -log(vocabulary).
         """
         device = self.hidden.device
-        where = mask.to(device) & attention.to(device).bool()
-        if not torch.equal(where, mask.to(device)):
-            raise ConfigError("the mask of tokens to judge covers padding; mask real tokens only")
-        row, column = where.nonzero(as_tuple=True)
-        first = position_ids(attention.to(device))[row, column] == 0
+        row, column, first = self._places(attention, mask)
         targets = ids.to(device)[row, column]
         out = torch.empty(3, row.shape[0], device=device)
         chunk = max(1, CHUNK_BYTES // (4 * self._vocabulary))
@@ -172,6 +177,19 @@ class TapLogits:
         neutral = math.log(self._vocabulary)
         out[:, first] = torch.tensor([[neutral], [neutral], [-neutral]], device=device)
         return NextToken(*out.unbind(0))
+
+    def foresight(self, attention: Attention, mask: TokenMask) -> Float[Tensor, "token d_last"]:
+        """The last hidden state at the token before each token under `mask`, row by row; zeros where there is none."""
+        row, column, first = self._places(attention, mask)
+        return self.hidden[row, (column - 1).clamp(min=0)].masked_fill(first[:, None], 0)
+
+    def _places(self, attention: Attention, mask: TokenMask) -> _Places:
+        device = self.hidden.device
+        where = mask.to(device) & attention.to(device).bool()
+        if not torch.equal(where, mask.to(device)):
+            raise ConfigError("the mask of tokens to judge covers padding; mask real tokens only")
+        row, column = where.nonzero(as_tuple=True)
+        return _Places(row, column, position_ids(attention.to(device))[row, column] == 0)
 
     def _chunk(self, hidden: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad():

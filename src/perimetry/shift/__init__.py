@@ -7,6 +7,7 @@ from perimetry.shift.context import FallaciousF2
 from perimetry.shift.controls import RandomDictionary
 from perimetry.shift.energy import Energy, ShuffledDecoder
 from perimetry.shift.excess import L0Excess
+from perimetry.shift.foreseen import ForecastError, Unforeseen
 from perimetry.shift.knn import KNN, Cosine
 from perimetry.shift.likelihood import NLL, Entropy, LogitEnergy, NLLCusum, NLLWindow
 from perimetry.shift.mahalanobis import Mahalanobis, RelativeMahalanobis
@@ -29,6 +30,7 @@ DETECTORS: dict[str, type[AbstractDetector]] = {
     "code_knn": CodeKNN,
     "code_mahalanobis": CodeMahalanobis,
     "transition": Transition,
+    "unforeseen": Unforeseen,
     "recon_error": ReconError,
     "recon_relative": ReconRelative,
     "pca_residual": PCAResidual,
@@ -47,5 +49,6 @@ DETECTORS: dict[str, type[AbstractDetector]] = {
     "cosine": Cosine,
     "random_dictionary": RandomDictionary,
     "shuffled_decoder": ShuffledDecoder,
+    "forecast_error": ForecastError,
 }
 """Every detector by the name under which its score appears."""

@@ -53,6 +53,9 @@ class Evidence(NamedTuple):
     """White-space separated words of the prompt, at least 1."""
     logits: LogitStats | None
     """Next-token statistics, or None where the forward pass stopped at the tap."""
+    foresight: Acts | None
+    """The model's last hidden state, after the final norm, at the token before (zeros at position 0): all that the model
+    foresaw of the token. None where the forward pass stopped at the tap."""
 
     @property
     def n_prompts(self) -> int:
@@ -81,6 +84,7 @@ def concatenate(parts: list[Evidence]) -> Evidence:
     logits = (
         LogitStats(*(torch.cat(column) for column in zip(*stats, strict=True))) if len(stats) == len(parts) else None
     )
+    ahead = [p.foresight for p in parts if p.foresight is not None]
     return Evidence(
         acts=torch.cat([p.acts for p in parts]),
         codes=Codes(
@@ -94,6 +98,7 @@ def concatenate(parts: list[Evidence]) -> Evidence:
         prompt=torch.cat([p.prompt + offset for p, offset in zip(parts, offsets, strict=False)]),
         words=torch.cat([p.words for p in parts]),
         logits=logits,
+        foresight=torch.cat(ahead) if len(ahead) == len(parts) else None,
     )
 
 
@@ -105,7 +110,7 @@ class AbstractDetector(ABC):
     level: ClassVar[Level] = "token"
     """`token`: scores are per token and are pooled afterwards; `prompt`: one number a prompt, never pooled."""
     needs_logits: ClassVar[bool] = False
-    """True where the full forward pass is needed (`Evidence.logits`)."""
+    """True where the full forward pass is needed (`Evidence.logits` or `Evidence.foresight`)."""
     needs_sae: ClassVar[bool] = True
     """False where the score depends on the activations, tokens or logits alone, so that several SAEs share it."""
     baseline: ClassVar[bool] = False

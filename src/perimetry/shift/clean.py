@@ -23,6 +23,8 @@ class MeterConfig(Config):
     """The detector, with its pooling, whose score and p-value a reading gives."""
     profile_tokens: int = Field(default=100_000, ge=1_000)
     """Tokens of clean text that say what is normal."""
+    foresight_tokens: int = Field(default=50_000, ge=500)
+    """Tokens of the profile that the whole model reads, to learn what it foresees; the others stop at the tap."""
     reference_tokens: int = Field(default=8_000, ge=500)
     """Tokens, apart from the profile, that give each score's clean mean and deviation (for CUSUM)."""
     calibration_prompts: int = Field(default=600, ge=20)

@@ -1,6 +1,5 @@
 """Scores of recombination: familiar concepts in unfamiliar company, which counts of single concepts cannot see."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, final
 
@@ -19,6 +18,7 @@ from perimetry.shift.features import (
     step_rows,
     strongest_pooled,
 )
+from perimetry.shift.forecast import share_below, solve_ridge
 from perimetry.shift.profile import Profile
 from perimetry.shift.sketch import PairCounts
 from perimetry.shift.stateful import TensorDetector, by_rows
@@ -116,20 +116,7 @@ class Transition(TensorDetector):
         """Share of the active concepts with a probability below 0.01, given the activations one and two tokens before."""
         before = [(x.float() - self.mean) / self.scale for x in (one, two)]
         features = torch.cat([*before, torch.ones(one.shape[0], 1)], 1)
-        active = codes.values != 0
-        number = active.sum(1)
-        # Only the products at active slots are formed, a tenth of the work of all.
-        starts = torch.nn.functional.pad(number.cumsum(0), (1, 0))
-        shape = (features.shape[0], codes.width)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            slots = torch.sparse_csr_tensor(
-                starts, codes.indices[active], torch.zeros(int(starts[-1])), shape, check_invariants=False
-            )
-        chance = torch.sparse.sampled_addmm(slots, features, self.weights.T, beta=0.0).values()
-        owner = torch.arange(shape[0]).repeat_interleave(number)
-        low = torch.bincount(owner[chance < _IMPROBABLE], minlength=shape[0])
-        return low.float() / number.clamp_min(1)
+        return share_below(features, self.weights, codes, _IMPROBABLE)
 
     def score(self, evidence: Evidence) -> PerToken:
         """Share."""
@@ -161,6 +148,5 @@ def _regression(
     full[:-1, :-1] = gram / scale.square()
     full[-1, :-1] = full[:-1, -1] = centred / scale
     full[-1, -1] = steps
-    full.diagonal().add_(_RIDGE * steps)
     wanted = torch.cat([(cross[:, :-1] - cross[:, -1:] * shift) / scale, cross[:, -1:]], 1)
-    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(full)).T.contiguous()
+    return solve_ridge(full, wanted, _RIDGE * steps)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perimetry.axes import PerToken
@@ -98,6 +98,11 @@ class FallaciousF1(TensorDetector):
         """Mark the rare concepts."""
         profile.require(1, "the false concepts")
         return cls((profile.firing_rates() < rare_below(profile)).float())
+
+    def false_slots(self, evidence: Evidence, rows: Int[Tensor, " row"]) -> Bool[Tensor, "row k"]:
+        """Which code slots of some tokens hold a false concept."""
+        codes = evidence.codes.select(rows)
+        return (codes.values != 0) & (self.rare[codes.indices] != 0)
 
     def score(self, evidence: Evidence) -> PerToken:
         """Count the rare ones among the active."""

@@ -65,6 +65,14 @@ class FallaciousF2(TensorDetector):
         near = unit((acts.float() - self.mean) @ self.directions)
         return largest(near @ self.sample.T, _NEIGHBOURS).indices
 
+    def company(self, acts: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_sae"]:
+        """Share of the nearest clean tokens on which each concept fires, in [0, 1]; give few tokens at a time."""
+        rows = self.neighbours(acts)
+        near = self.active[rows].flatten(1).long()
+        # One place more than there are latents takes the padding.
+        fired = torch.zeros(rows.shape[0], self.unsupported.shape[1] + 1)
+        return fired.scatter_add_(1, near, torch.ones(near.shape))[:, :-1] / rows.shape[1]
+
     def false_slots(self, evidence: Evidence, rows: Int[Tensor, " row"]) -> Bool[Tensor, "row k"]:
         """Which code slots of some tokens hold a false concept."""
         codes: Codes = evidence.codes.select(rows)

@@ -76,12 +76,13 @@ class ShuffledDecoder(TensorDetector):
         profile.require(1, "the shuffled decoder")
         decoder, bias = profile.dictionary
         order = torch.randperm(decoder.shape[0], generator=generator(profile.seed))
-        return cls(decoder.detach().float().cpu()[order], bias.detach().float().cpu(), median_error(profile))
+        # Half the size of a meter's largest part; three digits are enough for directions that are wrong anyway.
+        return cls(decoder.detach().cpu()[order].bfloat16(), bias.detach().float().cpu(), median_error(profile))
 
     def score(self, evidence: Evidence) -> PerToken:
         """Error of the shuffled reconstruction."""
         codes = evidence.codes
         wrong = torch.nn.functional.embedding_bag(
-            codes.indices, self.rows, per_sample_weights=codes.values.float(), mode="sum"
+            codes.indices, self.rows.float(), per_sample_weights=codes.values.float(), mode="sum"
         )
         return (evidence.acts.float() - wrong - self.bias).square().sum(1) / self.scale

@@ -51,7 +51,9 @@ class Capture(NamedTuple):
     counted: tuple[Bool[Tensor, " seq"], ...]
     """For each prompt, over its own tokens: which of them counted."""
     logits: LogitStats | None
-    """Next-token statistics, or None where the pass stopped at the tap."""
+    """Next-token statistics, or None where they were not asked for."""
+    foresight: Float[Tensor, "token d_last"] | None
+    """Last hidden state at the token before, in the model's compute dtype, or None where the pass stopped at the tap."""
 
     def evidence(self, sae: AbstractSAE) -> Evidence:
         """The evidence under one dictionary; several dictionaries can read the same capture."""
@@ -66,6 +68,7 @@ class Capture(NamedTuple):
             prompt=self.prompt,
             words=self.words,
             logits=self.logits,
+            foresight=None if self.foresight is None else self.foresight.float(),
         )
 
 
@@ -101,19 +104,28 @@ class Extractor:
         return prompts
 
     def capture(
-        self, prompts: Sequence[Prompt], *, logits: bool, batch_tokens: int = 4096, side: Side = "right"
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        logits: bool,
+        foresight: bool = False,
+        batch_tokens: int = 4096,
+        side: Side = "right",
     ) -> Iterator[Capture]:
         """Run the model over prompts, prompts of like length together, `batch_tokens` padded tokens at a time.
 
-        Without `logits` the pass stops at the tap. Batches come longest first; `Capture.rows` says whose they are. Errors: `NonFinite` and `NoScorableToken`, naming the prompt.
+        `logits` asks for all that a full pass gives, `foresight` for the last hidden state alone, which spares the
+        vocabulary; without both the pass stops at the tap. Batches come longest first; `Capture.rows` says whose they are. Errors: `NonFinite` and `NoScorableToken`, naming the prompt.
         """
         for rows in length_batches([len(p.encoded.ids) for p in prompts], batch_tokens):
-            yield self._run(rows, [prompts[i] for i in rows], logits, side)
+            yield self._run(rows, [prompts[i] for i in rows], logits, foresight, side)
 
-    def _run(self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, side: Side) -> Capture:
+    def _run(
+        self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, foresight: bool, side: Side
+    ) -> Capture:
         batch = collate([p.encoded for p in prompts], self.lm.pad_id, side)
         ids, attention = batch.ids.to(self.lm.device), batch.attention.to(self.lm.device)
-        full = self.tap.read_with_logits(ids, attention) if logits else None
+        full = self.tap.read_with_logits(ids, attention) if logits or foresight else None
         residual = (full.residual if full is not None else self.tap.read(ids, attention)).cpu()
         counts = scorable(residual, batch.countable, self.policy)
         acts = residual[counts]
@@ -131,7 +143,15 @@ class Extractor:
                 f"prompt {prompts[bad].id!r}: every token is special or an attention sink, so none is left to score; "
                 "give more text"
             )
-        stats = None if full is None else full.logit_stats(ids, attention, counts.to(ids.device))
+        where = counts.to(ids.device)
+        stats = full.logit_stats(ids, attention, where) if full is not None and logits else None
+        ahead = None if full is None else full.foresight(attention, where).cpu()
+        if ahead is not None and not bool(ahead.isfinite().all()):
+            bad = int(counts.nonzero()[:, 0][~ahead.isfinite().all(1)][0])
+            raise NonFinite(
+                f"prompt {prompts[bad].id!r} gives NaN or infinity in the model's last hidden state; finite numbers are "
+                "wanted; try --dtype float32, or leave the prompt out"
+            )
         real = batch.attention.sum(1)
         return Capture(
             rows=tuple(rows),
@@ -143,4 +163,5 @@ class Extractor:
             excluded=tuple((real - per_prompt).tolist()),
             counted=tuple(mask[seen] for mask, seen in zip(counts, batch.attention.bool(), strict=True)),
             logits=None if stats is None else LogitStats(*(s.cpu().float() for s in stats)),
+            foresight=ahead,
         )

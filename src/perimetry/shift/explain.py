@@ -1,16 +1,21 @@
 """What a reading shows beside its score: hot tokens and the concepts that betray the prompt."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perimetry.axes import PerToken
 from perimetry.sae.base import Codes
-from perimetry.shift.reading import ConceptEvidence
+from perimetry.shift.base import Evidence
+from perimetry.shift.context import FallaciousF2
+from perimetry.shift.reading import ConceptEvidence, ExpectedConcept, FiredConcept, HotToken
 
-__all__ = ["ContextBook", "explain_prompt", "snippet"]
+__all__ = ["ContextBook", "explain_prompt", "explain_tokens", "snippet"]
+
+_MOST: Final = 0.5
 
 
 class ContextBook(NamedTuple):
@@ -73,6 +78,55 @@ def explain_prompt(
                 clean_rate=float(rate[row]),
                 surprise=float(surprise[row]),
                 contexts=book.of(latent),
+            )
+        )
+    return tuple(found)
+
+
+def explain_tokens(
+    evidence: Evidence,
+    rows: Int[Tensor, " row"],
+    scores: PerToken,
+    pieces: Sequence[str],
+    detector: FallaciousF2,
+    clean_rate: Float[Tensor, " d_sae"],
+    book: ContextBook,
+    hottest: int = 3,
+    limit: int = 4,
+) -> tuple[HotToken, ...]:
+    """The tokens of one prompt that score highest: what fired there, and what the nearest clean tokens fire instead.
+
+    `rows` are the places of the prompt's tokens in the evidence, `scores` and `pieces` belong to them. At most `limit`
+    concepts are named on either side: fired ones without support first, rarer ones before others; missed ones by the share
+    of the nearest clean tokens that fire them, more than half of them. At equal scores the earlier token comes first.
+    """
+    top = scores.sort(descending=True, stable=True).indices[:hottest]
+    at = rows[top]
+    false, shares = detector.false_slots(evidence, at), detector.company(evidence.acts[at])
+    codes = evidence.codes.select(at)
+    found: list[HotToken] = []
+    for i, position in enumerate(top.tolist()):
+        active = codes.values[i] != 0
+        fired = [
+            FiredConcept(f, value, float(clean_rate[f]), float(shares[i, f]), not wrong, book.of(f))
+            for f, value, wrong in zip(
+                codes.indices[i][active].tolist(),
+                codes.values[i][active].tolist(),
+                false[i][active].tolist(),
+                strict=True,
+            )
+        ]
+        fired.sort(key=lambda c: (c.supported, c.clean_rate, c.latent))
+        absent = shares[i].clone()
+        absent[codes.indices[i][active]] = 0
+        missed = [
+            ExpectedConcept(f, float(absent[f]), float(clean_rate[f]), book.of(f))
+            for f in (absent > _MOST).nonzero()[:, 0].tolist()
+        ]
+        missed.sort(key=lambda c: (-c.share, c.clean_rate, c.latent))
+        found.append(
+            HotToken(
+                str(pieces[position]), position, float(scores[position]), tuple(fired[:limit]), tuple(missed[:limit])
             )
         )
     return tuple(found)

@@ -18,6 +18,7 @@ __all__ = [
     "POOLED_SLOTS",
     "VALUE_BINS",
     "Pairs",
+    "ahead_rows",
     "context_features",
     "edge_rows",
     "pair_keys",
@@ -106,6 +107,14 @@ def pair_keys(top: Int[Tensor, "prompt m"], held: Bool[Tensor, "prompt m"]) -> P
 def step_rows(evidence: Evidence) -> Int[Tensor, " step"]:
     """The tokens with two scorable predecessors in their prompt, ascending."""
     return (evidence.prompt[2:] == evidence.prompt[:-2]).nonzero()[:, 0] + 2
+
+
+def ahead_rows(evidence: Evidence) -> Int[Tensor, " row"]:
+    """The tokens before which the model has read more than one token, ascending.
+
+    What it foresees after a single one, a BOS or a sink, is the same for every prompt, or odd.
+    """
+    return (evidence.positions >= 2).nonzero()[:, 0]
 
 
 def edge_rows(evidence: Evidence, lag: int) -> Int[Tensor, " edge"]:

@@ -1,6 +1,7 @@
 """Fit meters on clean text: one pass for what is normal, one for the moments of the scores, one to calibrate."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -136,11 +137,9 @@ def _see(
     profiles = [profile_of(sae) for sae in saes]
     books = [TopContexts.empty(sae.sae.d_sae, config.contexts) for sae in saes]
     spans: list[list[tuple[int, int]]] = [[] for _ in prompts]
-    # The likelihood moments come from a share of the profile, since they need the full forward pass.
-    with_logits = max(1, len(prompts) // 20)
-    for first, last, logits in ((0, with_logits, True), (with_logits, len(prompts), False)):
+    for first, last, logits, foresight in _passes(prompts, config.foresight_tokens):
         some = prompts[first:last]
-        captures = extractor.capture(some, logits=logits, batch_tokens=config.batch_tokens)
+        captures = extractor.capture(some, logits=logits, foresight=foresight, batch_tokens=config.batch_tokens)
         for capture in track(captures, "profile of clean text", len(some), progress, lambda c: len(c.rows)):
             owner = torch.tensor([first + row for row in capture.rows])[capture.prompt]
             place = _places(capture)
@@ -152,6 +151,29 @@ def _see(
                 profile.update(evidence)
                 book.update(evidence.codes.indices, evidence.codes.values, owner, place)
     return _Seen(profiles, books, spans)
+
+
+class _Pass(NamedTuple):
+    """Prompts that are read alike."""
+
+    first: int
+    """The first of them."""
+    last: int
+    """The one after the last."""
+    logits: bool
+    """Whether next-token statistics are wanted."""
+    foresight: bool
+    """Whether the whole model reads them."""
+
+
+def _passes(prompts: Sequence[Prompt], foresight_tokens: int) -> list[_Pass]:
+    """The full forward pass costs more than twice one to the tap, the vocabulary a quarter more, so shares will do."""
+    with_logits = max(1, len(prompts) // 20)
+    totals = accumulate(sum(p.encoded.countable) for p in prompts)
+    ahead = max(with_logits, min(len(prompts), 1 + sum(total < foresight_tokens for total in totals)))
+    bounds = (0, with_logits, ahead, len(prompts))
+    shares = [_Pass(bounds[i], bounds[i + 1], logits=i == 0, foresight=i < 2) for i in range(3)]
+    return [share for share in shares if share.first < share.last]
 
 
 def _places(capture: Capture) -> Tensor:

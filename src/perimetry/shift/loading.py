@@ -9,7 +9,7 @@ from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import Artifact, read_artifact
 from perimetry.config import build
-from perimetry.errors import CorruptArtifact, DtypeMismatch, PolicyMismatch, UnknownName
+from perimetry.errors import CorruptArtifact, DtypeMismatch, ModelMismatch, PolicyMismatch, UnknownName
 from perimetry.runtime import DTYPES, Runtime, dtype_name, start
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.base import AbstractSAE, SAEState
@@ -19,7 +19,7 @@ from perimetry.shift.base import AbstractDetector
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.explain import ContextBook
-from perimetry.shift.meter import KIND, Meter, Normal, require_model
+from perimetry.shift.meter import KIND, Meter, Normal
 from perimetry.shift.pooling import Reference
 
 __all__ = ["load_meter"]
@@ -74,7 +74,7 @@ def _assemble(
         raise PolicyMismatch(f"{artifact.path} holds a token policy without max_norm; make the meter again")
     if lm is None:
         lm = load_language_model(model or document["model"], Runtime(runtime.device, DTYPES[wanted]))
-    require_model(lm, document, dtype_name(lm.dtype))
+    _require_model(lm, document, dtype_name(lm.dtype))
     tensors = artifact.tensors
     return Meter(
         Extractor(lm, int(document["layer"]), stored),
@@ -95,6 +95,20 @@ def _assemble(
         details=document["details"],
         digest=artifact.digest,
     )
+
+
+def _require_model(lm: LanguageModel, made_with: dict[str, Any], dtype: str) -> None:
+    """Refuse a model that is not the one the meter was made with. Errors: `ModelMismatch`, `DtypeMismatch`."""
+    if lm.revision != made_with["revision"]:
+        raise ModelMismatch(
+            f"the model {lm.name!r} has revision {lm.revision[:12]}, but the meter was made with {made_with['model']!r} of "
+            f"revision {str(made_with['revision'])[:12]}; give that model, or calibrate a meter for this one"
+        )
+    if dtype != made_with["dtype"]:
+        raise DtypeMismatch(
+            f"the model computes in {dtype}, but the meter was made with {made_with['dtype']}; use --dtype "
+            f"{made_with['dtype']}, or calibrate a meter for {dtype}"
+        )
 
 
 def _sae(tensors: dict[str, Tensor], document: dict[str, Any]) -> AbstractSAE:

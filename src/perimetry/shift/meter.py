@@ -5,25 +5,26 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perimetry import __version__
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import write_artifact
-from perimetry.errors import ConfigError, DtypeMismatch, ModelMismatch, NonFinite, WidthMismatch
+from perimetry.errors import ConfigError, NonFinite, WidthMismatch
 from perimetry.runtime import dtype_name
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.info import SAEInfo
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.conformal import Calibration
+from perimetry.shift.context import FallaciousF2
 from perimetry.shift.discoveries import with_discoveries
 from perimetry.shift.evidence import Capture, Extractor, Prompt
-from perimetry.shift.explain import ContextBook, explain_prompt
+from perimetry.shift.explain import ContextBook, explain_prompt, explain_tokens
 from perimetry.shift.pooling import Reference, parse_score
-from perimetry.shift.reading import Reading, TokenReading
+from perimetry.shift.reading import HotToken, Reading, TokenReading
 from perimetry.shift.tables import LEVELS, all_score_names, score_table
 from perimetry.ui import track
 
@@ -210,9 +211,20 @@ class Meter:
                     if explain
                     else (),
                     meter=self.digest,
+                    hot=self._hot_tokens(evidence, mine, hot[mine], pieces) if explain else (),
                 )
             )
         return readings
+
+    def _hot_tokens(
+        self, evidence: Evidence, mine: Bool[Tensor, " token"], scores: Float[Tensor, " row"], pieces: list[str]
+    ) -> tuple[HotToken, ...]:
+        """What the hottest tokens of a prompt fire, and what was to be expected; nothing where `fallacious_f2` is not fitted."""
+        index = self.normal.detectors.get("fallacious_f2")
+        if not isinstance(index, FallaciousF2):
+            return ()
+        rows = mine.nonzero()[:, 0]
+        return explain_tokens(evidence, rows, scores, pieces, index, self.normal.clean_rate, self.normal.book)
 
     def _token_scores(self, evidence: Evidence) -> Float[Tensor, " token"]:
         """Per-token scores of the main detector; of `surprise` where that one judges whole prompts only."""
@@ -276,20 +288,6 @@ class Meter:
             },
         )
         return self.digest
-
-
-def require_model(lm: LanguageModel, made_with: dict[str, Any], dtype: str) -> None:
-    """Refuse a model that is not the one the meter was made with. Errors: `ModelMismatch`, `DtypeMismatch`."""
-    if lm.revision != made_with["revision"]:
-        raise ModelMismatch(
-            f"the model {lm.name!r} has revision {lm.revision[:12]}, but the meter was made with {made_with['model']!r} of "
-            f"revision {str(made_with['revision'])[:12]}; give that model, or calibrate a meter for this one"
-        )
-    if dtype != made_with["dtype"]:
-        raise DtypeMismatch(
-            f"the model computes in {dtype}, but the meter was made with {made_with['dtype']}; use --dtype "
-            f"{made_with['dtype']}, or calibrate a meter for {dtype}"
-        )
 
 
 def _pieces(prompt: Prompt, counted: Tensor) -> list[str]:

@@ -23,6 +23,7 @@ from perimetry.shift.features import (
     strongest_pooled,
     token_buckets,
 )
+from perimetry.shift.foresight import Foresight
 from perimetry.shift.sketch import BottomK, PairCounts, keyed_hash, row_hash
 from perimetry.shift.tallies import count_edges, count_steps, count_tokens, empty_sums
 
@@ -56,6 +57,7 @@ class Profile:
         prompts: BottomK,
         together: PairCounts,
         steps: BottomK,
+        foresight: Foresight,
         buckets: Int[Tensor, " vocab"],
         given_unigrams: Int[Tensor, " vocab"],
         seed: int,
@@ -71,6 +73,8 @@ class Profile:
         """Prompts in which two concepts were both among the strongest."""
         self.steps = steps
         """Tokens with two predecessors: `before` bf16, their activations at t - 1 and t - 2, and `indices` int32."""
+        self.foresight = foresight
+        """What the last hidden state foretells, from the prompts whose pass ran to the end."""
         self.buckets = buckets
         """Token bucket of each vocabulary id."""
         self.given_unigrams = given_unigrams
@@ -108,6 +112,7 @@ class Profile:
             BottomK(prompts, no_keys, dict(codes), pads),
             PairCounts(d_sae),
             BottomK(_STEPS, no_keys, steps, {"indices": d_sae}),
+            Foresight.empty(d_model, d_sae, seed),
             token_buckets(given),
             given,
             seed,
@@ -171,6 +176,7 @@ class Profile:
         for rows in step_rows(evidence).split(_CHUNK):
             count_steps(self.sums, evidence, rows)
             self._sample_steps(evidence, rows, hashes)
+        self.foresight.update(evidence)
         self.sums["prompts"] += evidence.n_prompts
         pooled = pooled_codes(evidence)
         top, held = strongest_pooled(pooled, PAIRED_CONCEPTS)
@@ -244,6 +250,7 @@ class Profile:
             self.prompt_sample.merge(other.prompt_sample),
             self.together.merge(other.together),
             self.steps.merge(other.steps),
+            self.foresight.merge(other.foresight),
             self.buckets,
             self.given_unigrams,
             self.seed,
@@ -256,6 +263,7 @@ class Profile:
         for kind, sample in (("sample", self.sample), ("prompts", self.prompt_sample), ("steps", self.steps)):
             out[f"{kind}.keys"] = sample.keys
             out |= {f"{kind}.{name}": column for name, column in sample.columns.items()}
+        out |= {f"foresight.{name}": part for name, part in self.foresight.state().items()}
         out["together.keys"], out["together.counts"] = self.together.table()
         capacities = (self.sample.capacity, self.prompt_sample.capacity)
         out["settings"] = torch.tensor([self.seed, *capacities], dtype=torch.int64)
@@ -279,6 +287,8 @@ class Profile:
 
             out.sample, out.prompt_sample = stored("sample", out.sample), stored("prompts", out.prompt_sample)
             out.steps = stored("steps", out.steps)
+            ahead = {k.partition(".")[2]: v for k, v in state.items() if k.startswith("foresight.")}
+            out.foresight = Foresight.from_state(ahead, seed)
             out.together = PairCounts(d_sae, state["together.keys"], state["together.counts"])
         except (KeyError, ValueError) as error:
             raise CorruptArtifact(f"this is no state of a profile: {error}; make the profile again") from error

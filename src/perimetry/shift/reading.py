@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["ConceptEvidence", "Reading", "TokenReading"]
+__all__ = ["ConceptEvidence", "ExpectedConcept", "FiredConcept", "HotToken", "Reading", "TokenReading"]
 
 
 class ConceptEvidence(NamedTuple):
@@ -32,6 +32,56 @@ class TokenReading(NamedTuple):
     """The token as text."""
     score: float
     """Score of the meter's main detector at this token; higher = further from clean text."""
+
+
+class FiredConcept(NamedTuple):
+    """A concept that is active at a hot token."""
+
+    latent: int
+    """Index of the concept in the dictionary."""
+    activation: float
+    """Its activation there, in the units of the SAE."""
+    clean_rate: float
+    """Share of clean tokens on which it fires."""
+    share: float
+    """Share of the nearest clean tokens on which it fires."""
+    supported: bool
+    """False where it counts as a false concept of `fallacious_f2`: nothing like this token makes it fire on clean text."""
+    contexts: tuple[str, ...]
+    """Clean passages on which it fires hardest, the token between guillemets."""
+
+
+class ExpectedConcept(NamedTuple):
+    """A concept that most of the nearest clean tokens fire and a hot token does not."""
+
+    latent: int
+    """Index of the concept in the dictionary."""
+    share: float
+    """Share of the nearest clean tokens on which it fires, above a half."""
+    clean_rate: float
+    """Share of all clean tokens on which it fires."""
+    contexts: tuple[str, ...]
+    """Clean passages on which it fires hardest, the token between guillemets."""
+
+
+class HotToken(NamedTuple):
+    """One of the tokens that score highest, and what the nearest clean tokens would have fired instead."""
+
+    token: str
+    """The token as text."""
+    position: int
+    """Index of the token among the scorable ones."""
+    score: float
+    """As in `TokenReading`."""
+    fired: tuple[FiredConcept, ...]
+    """Active concepts, unsupported ones first, then by rarity."""
+    instead: tuple[ExpectedConcept, ...]
+    """Concepts that are missed, the most expected first; empty where the nearest clean tokens agree on nothing else."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = {"token": self.token, "position": self.position, "score": self.score}
+        return plain | {"fired": [f._asdict() for f in self.fired], "instead": [e._asdict() for e in self.instead]}
 
 
 class Reading(NamedTuple):
@@ -71,6 +121,8 @@ class Reading(NamedTuple):
     """Smallest false discovery rate at which the batch would flag the prompt; None where prompts are judged alone."""
     fdr: float | None = None
     """The false discovery rate that was asked of the batch."""
+    hot: tuple[HotToken, ...] = ()
+    """The tokens that score highest, hottest first, each with its concepts and with what was to be expected instead."""
 
     def to_json(self, *, tokens: bool = False, concepts: bool = False) -> dict[str, Any]:
         """Plain values in the order of the documented JSONL line."""
@@ -95,4 +147,5 @@ class Reading(NamedTuple):
             line["tokens"] = [t._asdict() for t in self.tokens]
         if concepts:
             line["concepts"] = [c._asdict() for c in self.concepts]
+            line["hot"] = [token.to_json() for token in self.hot]
         return line

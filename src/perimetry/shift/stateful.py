@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perimetry.axes import PerToken
+from perimetry.axes import Acts, PerToken
 from perimetry.errors import CorruptArtifact, UsageError
 from perimetry.sae.base import Codes
 from perimetry.shift.base import AbstractDetector, Evidence, LogitStats
 from perimetry.shift.profile import Profile
 
-__all__ = ["PlainDetector", "TensorDetector", "by_rows", "logits_of", "sum_active"]
+__all__ = ["PlainDetector", "TensorDetector", "by_rows", "foresight_of", "logits_of", "sum_active"]
 
 T = TypeVar("T", bound="TensorDetector")
 
@@ -69,6 +69,16 @@ def logits_of(evidence: Evidence, name: str) -> LogitStats:
             "the end, or leave this detector out"
         )
     return evidence.logits
+
+
+def foresight_of(evidence: Evidence, name: str) -> Acts:
+    """What the model foresaw of each token. Errors: `UsageError` where the forward pass stopped at the tap."""
+    if evidence.foresight is None:
+        raise UsageError(
+            f"detector {name!r} needs the model's last hidden state, but the forward pass stopped at the tap; run it to "
+            "the end, or leave this detector out"
+        )
+    return evidence.foresight
 
 
 def by_rows(score: Callable[[Int[Tensor, " row"]], Tensor], tokens: int, rows: int = 1024) -> PerToken:

@@ -1,13 +1,14 @@
 """The sums of a profile: every table that merges by adding."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from perimetry.sae.base import Codes
 from perimetry.shift.base import Evidence
 from perimetry.shift.features import BUCKETS, ERROR_BINS, VALUE_BINS, context_features, edge_rows
 
-__all__ = ["count_edges", "count_steps", "count_tokens", "empty_sums"]
+__all__ = ["add_by_concept", "count_edges", "count_steps", "count_tokens", "empty_sums"]
 
 
 def empty_sums(d_model: int, d_sae: int, vocab: int) -> dict[str, Tensor]:
@@ -85,6 +86,17 @@ def count_tokens(
     sums["errors"] += torch.bincount(ERROR_BINS.locate(error), minlength=ERROR_BINS.number)
 
 
+def add_by_concept(
+    table: Float[Tensor, "d_sae feature"], codes: Codes, features: Float[Tensor, "token feature"]
+) -> None:
+    """Add the features of a token to the rows of its active concepts, in place."""
+    token, slot = (codes.values != 0).nonzero(as_tuple=True)
+    latents, order = codes.indices[token, slot].sort()
+    latents, fired = torch.unique_consecutive(latents, return_counts=True)
+    totals = torch.nn.functional.embedding_bag(token[order], features, fired.cumsum(0) - fired, mode="sum")
+    table.index_add_(0, latents, totals)
+
+
 def count_edges(sums: dict[str, Tensor], evidence: Evidence) -> None:
     """Add the tokens that precede no step: the moments of those that do are what is left of the moments of all."""
     for lag in (1, 2):
@@ -101,9 +113,4 @@ def count_steps(sums: dict[str, Tensor], evidence: Evidence, rows: Int[Tensor, "
     one, two = evidence.acts[rows - 1].double(), evidence.acts[rows - 2].double()
     sums["steps"] += rows.numel()
     sums["step_lag"] += one.T @ two
-    step, slot = (codes.values != 0).nonzero(as_tuple=True)
-    latents, order = codes.indices[step, slot].sort()
-    latents, fired = torch.unique_consecutive(latents, return_counts=True)
-    features = torch.cat([one, two, one.new_ones(rows.numel(), 1)], 1)
-    totals = torch.nn.functional.embedding_bag(step[order], features, fired.cumsum(0) - fired, mode="sum")
-    sums["step_cross"].index_add_(0, latents, totals)
+    add_by_concept(sums["step_cross"], codes, torch.cat([one, two, one.new_ones(rows.numel(), 1)], 1))
