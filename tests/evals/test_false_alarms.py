@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from scipy import stats
 
 from perimetry.errors import TooFewSamples, UsageError
-from perimetry.evals.false_alarms import false_alarms, p_histograms
+from perimetry.evals.false_alarms import false_alarms, p_histograms, p_uniformity
 from perimetry.shift.conformal import conformal_p
 
 
@@ -53,3 +54,34 @@ def test_bad_input_is_refused() -> None:
         false_alarms(torch.tensor([0.1, 0.2]), ["a"], [9, 9])
     with pytest.raises(UsageError, match=r"group 'a' was judged against \[9, 10\] calibration prompts"):
         false_alarms(torch.tensor([0.1, 0.2]), ["a", "a"], [9, 10])
+
+
+def test_uniformity_is_the_two_sample_test_of_scipy() -> None:
+    draw = torch.Generator().manual_seed(5)
+    calibration, test = torch.randn(150, generator=draw).sort().values, torch.randn(90, generator=draw) + 0.1
+    (row,) = p_uniformity(conformal_p(calibration, test), ["g"] * 90, [150] * 90)
+    wanted = stats.ks_2samp(test.numpy(), calibration.numpy(), method="asymp")
+    exact = stats.ks_2samp(test.numpy(), calibration.numpy(), method="exact")
+    assert row.statistic == pytest.approx(float(wanted.statistic))
+    assert row.p_value == pytest.approx(float(exact.pvalue), abs=0.06)
+    assert (row.n_test, row.n_calibration) == (90, 150)
+
+
+def test_uniformity_holds_its_level_although_test_prompts_share_a_calibration_set() -> None:
+    """Against the uniform distribution alone a test set this large would be found at fault far more often."""
+    found = [p_uniformity(p_values(s, 100, 400), ["a", "b"] * 200, [100] * 400) for s in range(300)]
+    wrong = sum(not all(row.uniform for row in rows) for rows in found)
+    assert wrong <= stats.binom.ppf(0.999, 300, 0.05)
+    alone = sum(
+        any(h.ks_p_value < 0.025 for h in p_histograms(p_values(s, 100, 400), ["a", "b"] * 200)) for s in range(300)
+    )
+    assert alone > 2 * stats.binom.ppf(0.999, 300, 0.05)
+
+
+def test_p_values_that_are_not_uniform_are_found() -> None:
+    rows = p_uniformity(p_values(0, 199, 400).square(), ["a", "b"] * 200, [199] * 400)
+    assert [row.group for row in rows] == ["a", "b"]
+    assert not any(row.uniform for row in rows)
+    assert rows[0].to_json()["uniform"] is False
+    with pytest.raises(UsageError, match=r"group 'a' was judged against \[9, 10\] calibration prompts"):
+        p_uniformity(torch.tensor([0.1, 0.2]), ["a", "a"], [9, 10])

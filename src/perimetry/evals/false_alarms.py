@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 
 from perimetry.errors import TooFewSamples, UsageError
-from perimetry.measures.stats import ks_uniform
+from perimetry.measures.stats import ks_two_sample, ks_uniform
 from perimetry.shift.conformal import false_alarm_interval
 
-__all__ = ["ALPHAS", "FalseAlarmRow", "PHistogram", "false_alarms", "p_histograms"]
+__all__ = ["ALPHAS", "FalseAlarmRow", "PHistogram", "Uniformity", "false_alarms", "p_histograms", "p_uniformity"]
 
 ALPHAS = (0.01, 0.05, 0.10)
 SLACK = 1e-6
@@ -61,6 +61,27 @@ class PHistogram(NamedTuple):
         return {"group": self.group, "counts": list(self.counts)}
 
 
+class Uniformity(NamedTuple):
+    """Whether the p-values of clean test prompts of one group are uniform, as far as chance lets them be."""
+
+    group: str
+    """Calibration group."""
+    statistic: float
+    """Kolmogorov-Smirnov distance between the test prompts and the calibration prompts of the group, in [0, 1]."""
+    p_value: float
+    """Chance of such a distance between exchangeable prompts; asymptotic."""
+    n_test: int
+    """Clean test prompts."""
+    n_calibration: int
+    """Calibration prompts."""
+    uniform: bool
+    """Whether the p-value is above .05 divided by the number of groups."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return self._asdict()
+
+
 def false_alarms(
     p_values: Float[torch.Tensor, " prompt"],
     groups: Sequence[str],
@@ -79,13 +100,7 @@ def false_alarms(
     tables = _members(groups)
     each = 1 - (1 - confidence) / (len(tables) * len(alphas))
     for group, members in tables.items():
-        sizes = {n_calibration[i] for i in members}
-        if len(sizes) != 1:
-            raise UsageError(
-                f"group {group!r} was judged against {sorted(sizes)} calibration prompts; wanted one number; give the "
-                "p-values of one meter"
-            )
-        size = sizes.pop()
+        size = _one_size(group, [n_calibration[i] for i in members])
         for alpha in alphas:
             realised = float((p_values[members].double() <= alpha + SLACK).double().mean())
             box = false_alarm_interval(alpha, size, len(members), each)
@@ -105,6 +120,41 @@ def p_histograms(p_values: Float[torch.Tensor, " prompt"], groups: Sequence[str]
         test = ks_uniform(own)
         found.append(PHistogram(group, tuple(counts), test.statistic, test.p_value))
     return found
+
+
+def p_uniformity(
+    p_values: Float[torch.Tensor, " prompt"],
+    groups: Sequence[str],
+    n_calibration: Sequence[int],
+    significance: float = 0.05,
+) -> list[Uniformity]:
+    """A Kolmogorov-Smirnov test in each group that clean p-values are what they should be; groups in order of their names.
+
+    All p-values of a group share one calibration set, so that against the uniform distribution alone the test would find
+    fault with every large test set. A one-sided p-value tells how many calibration scores lie above a prompt's; with that
+    the test prompts are compared with the calibration prompts themselves, which is exact however few those are.
+    `significance` is that of all groups together (Bonferroni). Errors: as `false_alarms`.
+    """
+    _check(p_values, groups, n_calibration)
+    tables = _members(groups)
+    found: list[Uniformity] = []
+    for group, members in tables.items():
+        size = _one_size(group, [n_calibration[i] for i in members])
+        above = (p_values[members].double() * (size + 1)).round() - 1
+        # Calibration score i of n lies at i; a prompt lies between the scores below and above it.
+        test = ks_two_sample(size - above - 0.5, torch.arange(size, dtype=torch.float64))
+        uniform = test.p_value > significance / len(tables)
+        found.append(Uniformity(group, test.statistic, test.p_value, len(members), size, uniform))
+    return found
+
+
+def _one_size(group: str, sizes: Sequence[int]) -> int:
+    if len(set(sizes)) != 1:
+        raise UsageError(
+            f"group {group!r} was judged against {sorted(set(sizes))} calibration prompts; wanted one number; give the "
+            "p-values of one meter"
+        )
+    return sizes[0]
 
 
 def _members(groups: Sequence[str]) -> dict[str, list[int]]:

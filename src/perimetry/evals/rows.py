@@ -24,13 +24,15 @@ class Row(NamedTuple):
     kind: Kind
     """Of the detector."""
     metric: str
-    """`auroc`, `fpr_at_95_tpr`, `tpr_at_1_fpr`, `auroc_difference`, `spearman_dose` or `rising_steps`."""
+    """`auroc`, `fpr_at_95_tpr`, `tpr_at_1_fpr`, `auroc_difference`, `spearman_dose`, `rising_steps` and what the other files of
+    this room measure; docs/report.md lists them all."""
     against: str
-    """For differences, the detector whose AUROC is subtracted; else empty."""
+    """For differences, the detector whose value is subtracted; for added value, the baselines known already; else empty."""
     best_baseline: bool
     """For differences, whether `against` is the baseline with the highest AUROC of all on these very cases."""
     selection: str
-    """For differences, how `detector` was chosen: `main` (on a validation suite) or `post_hoc` (on these very cases)."""
+    """How `detector` was chosen: `main` (on a validation suite), `post_hoc` (on these very cases), `out_of_fold` (on other
+    pairs), `left_out` (on other families); empty where nothing was chosen."""
     estimate: float
     """The measured number."""
     low: float

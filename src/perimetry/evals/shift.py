@@ -9,23 +9,25 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from perimetry.config import Config
 from perimetry.errors import TooFewSamples, UnknownName, UsageError
+from perimetry.evals.added_value import added_value_rows
+from perimetry.evals.arms import Arm, arm_row, make_arm, sides_of
 from perimetry.evals.contrasts import Contrast, contrasts, dose_ladders
 from perimetry.evals.doses import dose_fit
-from perimetry.evals.resampling import METRICS, PairWeights, pair_weights
+from perimetry.evals.resampling import METRICS
 from perimetry.evals.rows import Kind, Row
 from perimetry.evals.scores import Scorer, ScoreTable, checked
+from perimetry.evals.selection import fold_rows, left_out_rows
 from perimetry.measures.ranking import tpr_at_fpr
-from perimetry.measures.stats import percentile_interval
 from perimetry.runtime import generator
 from perimetry.suites import Suite
 
 __all__ = ["BenchConfig", "BenchResult", "RocCurve", "bench"]
 
-ROC_RATES = tuple(i / 200 for i in range(21))
+ROC_RATES = (*(round(step * 10.0**power, 5) for power in (-3, -2, -1) for step in (1, 1.5, 2, 3, 5, 7)), 1.0)
+"""Evenly spread on a logarithmic axis; below one false alarm among the clean cases a curve says nothing more."""
 
 
 class BenchConfig(Config):
@@ -33,6 +35,16 @@ class BenchConfig(Config):
 
     baselines: tuple[str, ...] = ("nll", "mahalanobis", "tokens_per_word")
     """Baselines that the concept score is always compared with, where they were scored."""
+    known: tuple[str, ...] = (
+        "nll",
+        "entropy",
+        "mahalanobis",
+        "knn",
+        "recon_error",
+        "tokens_per_word",
+        "unigram_surprisal",
+    )
+    """Baselines that are taken as known when it is asked what the main score adds, where they were scored."""
     resamples: int = 1000
     """Bootstrap resamples."""
     confidence: float = 0.95
@@ -77,19 +89,6 @@ class BenchResult(NamedTuple):
     """How the suite matched its negatives."""
 
 
-class _Arm(NamedTuple):
-    """One contrast under way."""
-
-    suite: str
-    contrast: Contrast
-    weights: PairWeights
-    table: ScoreTable
-    areas: dict[str, float]
-    draws: dict[str, Tensor]
-    seed: int
-    confidence: float
-
-
 def bench(score: Scorer, suite: Suite, *, main: str, seed: int = 0, config: BenchConfig | None = None) -> BenchResult:
     """Every measurement on `suite` for every detector that `score` gives.
 
@@ -106,15 +105,29 @@ def bench(score: Scorer, suite: Suite, *, main: str, seed: int = 0, config: Benc
     roc: list[RocCurve] = []
     draw = generator(config.bootstrap_seed)
     for contrast in _large_enough(suite, config.minimum_pairs):
-        arm = _arm(suite, contrast, table, draw, seed, config)
+        arm = make_arm(
+            suite, contrast, table, draw, seed=seed, resamples=config.resamples, confidence=config.confidence
+        )
         for name in table.scores:
             rows += _metric_rows(arm, name)
         post_hoc = _best(arm, "concept")
         rows += _difference_rows(arm, main, "main", config.baselines)
         rows += _difference_rows(arm, post_hoc, "post_hoc", config.baselines)
+        rows += fold_rows(arm, main)
+        rows += added_value_rows(arm, main, config.known)
         shown = [main, post_hoc, *(b for b in config.baselines if b in table.scores)]
         roc += [_roc(arm, name) for name in dict.fromkeys(shown)] if contrast.negatives == "all" else []
     rows += _dose_rows(suite, table, draw, seed, config)
+    # A generator of its own: what was measured before this was added keeps its resamples.
+    rows += left_out_rows(
+        suite,
+        table,
+        _large_enough(suite, config.minimum_pairs),
+        generator(config.bootstrap_seed + 1),
+        seed=seed,
+        resamples=config.resamples,
+        confidence=config.confidence,
+    )
     return BenchResult(rows, roc, suite.matching)
 
 
@@ -129,69 +142,30 @@ def _large_enough(suite: Suite, minimum: int) -> list[Contrast]:
     return found
 
 
-def _arm(
-    suite: Suite, contrast: Contrast, table: ScoreTable, draw: torch.Generator, seed: int, config: BenchConfig
-) -> _Arm:
-    clean = [suite.cases[i].pair for i in contrast.clean]
-    shifted = [suite.cases[i].pair for i in contrast.shifted]
-    weights = pair_weights(clean, shifted, draw, config.resamples)
-    areas: dict[str, float] = {}
-    draws: dict[str, Tensor] = {}
-    for name, values in table.scores.items():
-        sides = values[list(contrast.clean)], values[list(contrast.shifted)]
-        areas[name], draws[name] = METRICS["auroc"].value(*sides), METRICS["auroc"].draws(*sides, weights)
-    return _Arm(suite.name, contrast, weights, table, areas, draws, seed, config.confidence)
-
-
-def _row(arm: _Arm, detector: str, metric: str, estimate: float, draws: Tensor, **chosen: Any) -> Row:
-    box = percentile_interval(estimate, draws, arm.weights.pairs, "bootstrap by pair", arm.confidence)
-    contrast = arm.contrast
-    return Row(
-        suite=arm.suite,
-        family=contrast.family,
-        dose=contrast.dose,
-        negatives=contrast.negatives,
-        detector=detector,
-        kind=arm.table.kinds[detector],
-        metric=metric,
-        against=chosen.get("against", ""),
-        best_baseline=chosen.get("best_baseline", False),
-        selection=chosen.get("selection", ""),
-        estimate=box.estimate,
-        low=box.low,
-        high=box.high,
-        n_shifted=len(contrast.shifted),
-        n_clean=len(contrast.clean),
-        n_pairs=box.n,
-        seed=arm.seed,
-        method=box.method,
-    )
-
-
-def _metric_rows(arm: _Arm, name: str) -> list[Row]:
-    values = arm.table.scores[name]
-    sides = values[list(arm.contrast.clean)], values[list(arm.contrast.shifted)]
+def _metric_rows(arm: Arm, name: str) -> list[Row]:
+    sides, kind = sides_of(arm, name), arm.table.kinds[name]
     return [
-        _row(arm, name, metric, arm.areas[name], arm.draws[name])
+        arm_row(arm, name, kind, metric, arm.areas[name], arm.draws[name])
         if metric == "auroc"
-        else _row(arm, name, metric, how.value(*sides), how.draws(*sides, arm.weights))
+        else arm_row(arm, name, kind, metric, how.value(*sides), how.draws(*sides, arm.weights))
         for metric, how in METRICS.items()
     ]
 
 
-def _best(arm: _Arm, kind: Kind) -> str:
+def _best(arm: Arm, kind: Kind) -> str:
     names = [name for name in arm.table.scores if arm.table.kinds[name] == kind]
     return min(names, key=lambda name: (-arm.areas[name], name))
 
 
-def _difference_rows(arm: _Arm, name: str, selection: str, baselines: Sequence[str]) -> list[Row]:
+def _difference_rows(arm: Arm, name: str, selection: str, baselines: Sequence[str]) -> list[Row]:
     opponents = [(baseline, False) for baseline in baselines if baseline in arm.table.scores]
     if any(kind == "baseline" for kind in arm.table.kinds.values()):
         opponents.append((_best(arm, "baseline"), True))
     return [
-        _row(
+        arm_row(
             arm,
             name,
+            arm.table.kinds[name],
             "auroc_difference",
             arm.areas[name] - arm.areas[other],
             arm.draws[name] - arm.draws[other],
@@ -203,9 +177,8 @@ def _difference_rows(arm: _Arm, name: str, selection: str, baselines: Sequence[s
     ]
 
 
-def _roc(arm: _Arm, name: str) -> RocCurve:
-    values = arm.table.scores[name]
-    sides = values[list(arm.contrast.clean)], values[list(arm.contrast.shifted)]
+def _roc(arm: Arm, name: str) -> RocCurve:
+    sides = sides_of(arm, name)
     caught = tuple(tpr_at_fpr(*sides, rate) for rate in ROC_RATES)
     contrast = arm.contrast
     return RocCurve(arm.suite, contrast.family, contrast.dose, name, arm.table.kinds[name], ROC_RATES, caught)

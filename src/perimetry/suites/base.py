@@ -45,6 +45,8 @@ class Suite(NamedTuple):
     """All texts."""
     matching: dict[str, Any]
     """How the negatives were matched, measured: plain JSON values."""
+    benign: tuple[str, ...] = ()
+    """Families of shifted cases that are novel and harmless: a detector of attacks should not alarm on them."""
 
 
 class SuiteInputs(NamedTuple):

@@ -76,7 +76,8 @@ def domain(
         "lengths": matched.rows,
     }
     description = "Benign texts of other domains (novel, no attack) against held-out clean passages of the same length."
-    return check_suite(Suite("domain", description, (*chosen, *matched.cases), matching))
+    benign = tuple(sorted({case.family for case in chosen}))
+    return check_suite(Suite("domain", description, (*chosen, *matched.cases), matching, benign))
 
 
 def table(rng: random.Random) -> str:

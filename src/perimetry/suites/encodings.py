@@ -80,7 +80,8 @@ def encodings(
         "lengths": matched.rows,
     }
     description = "Attack goals and benign texts in an encoding against plain benign texts of as many tokens."
-    return check_suite(Suite("encodings", description, (*chosen, *matched.cases), matching))
+    harmless = tuple(sorted({case.family for case in chosen if case.family.endswith("/benign")}))
+    return check_suite(Suite("encodings", description, (*chosen, *matched.cases), matching, harmless))
 
 
 def _encoded(document: Document, name: str, content: str, length: Length, limit: int) -> Case:
