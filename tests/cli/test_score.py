@@ -144,6 +144,7 @@ def test_a_readable_reading(world: World, meter: Meter) -> None:
     assert "the cat sat on [bold]the[/] mat" in done.out, "mark-up in a prompt is text"
     assert "\x1b" not in done.out, "a prompt cannot command the terminal"
     assert "concepts that speak for the score" in done.out
+    assert "hottest tokens and their nearest clean tokens" in done.out
 
 
 def test_every_terminal_can_show_it(world: World) -> None:

@@ -10,10 +10,15 @@ from tests.worlds import World, run_main, text_of, write_jsonl
 
 from perimetry.assets import Document, read_texts
 from perimetry.config import build
-from perimetry.errors import TooFewSamples, UnknownName
+from perimetry.errors import TooFewSamples, UnknownName, UsageError
 from perimetry.measures.ranking import auroc
-from perimetry.pipeline.bench import BenchConfig, build_suites, held_out, measure, run_bench
+from perimetry.pipeline.bench import run_bench
+from perimetry.pipeline.bench_config import BenchConfig
+from perimetry.pipeline.bench_parts import measure
+from perimetry.pipeline.bench_suites import build_suites, held_out
 from perimetry.report import parse_results
+from perimetry.shift.evidence import Extractor
+from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
 from perimetry.shift.tables import all_score_names
 
@@ -42,9 +47,9 @@ def test_a_text_of_ones_own_is_taken_whole(world: World, clean: list[Document]) 
 def test_rows_equal_the_scores_of_the_cases(world: World, meter: Meter, clean: list[Document]) -> None:
     settings = config(world)
     (suite,) = build_suites(meter, settings, clean)
-    rows, roc = measure([meter], suite, settings)
-    assert len(roc) > 0
-    found = {(r.detector, r.dose): r for r in rows if r.metric == "auroc"}
+    part = measure([meter], suite, settings)
+    assert len(part.roc) > 0
+    found = {(r.detector, r.dose): r for r in part.rows if r.metric == "auroc"}
     for dose in (0.2, 0.5):
         cases = [c for c in suite.cases if c.dose == dose or not c.shifted]
         readings = meter.score([c.text for c in cases], detectors="all", explain=False)
@@ -134,3 +139,60 @@ def test_too_little_held_out_text_is_named(world: World, meter: Meter, clean: li
     )
     with pytest.raises(TooFewSamples, match="the held-out text gives 0 clean prompts; wanted at least 20"):
         run_bench([meter], config(world, text=str(short), suites=(str(suite),)), tmp_path / "o", command="x")
+
+
+def test_presets_come_in_by_a_flag(world: World, tmp_path: Path) -> None:
+    asked = ("bench", "shift", world.meter, "--suite", "typos", "--text", world.corpus, "--out", tmp_path / "q")
+    done = run_main(*asked, "--preset", "quick", "--config", _settings(tmp_path), "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert {r["dose"] for r in found["rows"] if r["metric"] == "auroc"} == {0.05, 0.2, 0.5}
+    assert found["configuration"]["bench"]["passages"] == 12, "the file stands above the preset"
+    assert {e["measure"] for e in found["damage"]} == {"kl", "nll_rise"}
+    assert found["command"].startswith("perimetry bench shift ")
+    assert "--preset quick" in found["command"]
+    assert "measuring suite typos: 48 texts, 1 SAE seed(s)" in done.err
+    again = run_main(*asked, "--preset", "quick", "--config", _settings(tmp_path), "--json")
+    assert "suite typos: measured before" in again.err
+    assert {k: v for k, v in again.json().items() if k != "date"} == {k: v for k, v in found.items() if k != "date"}
+    kind, message = run_main(*asked, "--preset", "quik", "--json").error()
+    assert (kind, "the nearest name is 'quick'" in message) == ("UnknownName", True)
+
+
+def test_harmless_families_get_alarm_rates(world: World, meter: Meter, clean: list[Document]) -> None:
+    settings = config(world)
+    (suite,) = build_suites(meter, settings, clean)
+    rows = measure([meter], suite._replace(benign=("typos",)), settings).rows
+    rates = [r for r in rows if r.metric == "alarm_rate_at_5" and r.detector == meter.main]
+    assert {r.family for r in rates} == {"all", "typos", "clean"}
+    shifted = [c for c in suite.cases if c.shifted]
+    readings = meter.score([c.text for c in shifted], alpha=0.05, explain=False)
+    share = sum(r.flagged for r in readings) / len(readings)
+    assert next(r for r in rates if r.family == "all").estimate == pytest.approx(share)
+
+
+def test_meters_of_other_seeds_come_in_by_a_flag(world: World, meter: Meter, tmp_path: Path) -> None:
+    asked = (
+        "bench",
+        "shift",
+        world.meter,
+        "--suite",
+        "typos",
+        "--text",
+        world.corpus,
+        "--out",
+        tmp_path / "q",
+        "--json",
+    )
+    kind, message = run_main(*asked, "--also", world.meter, "--config", _settings(tmp_path)).error()
+    assert kind == "UsageError"
+    assert "two meters have SAEs of seed 0; rows are told apart by the seed" in message
+    other = load_meter(world.meter)
+    other.info = other.info.model_copy(update={"seed": 7})
+    found = run_bench([meter, other], config(world, doses=(0.5,)), tmp_path / "two", command="x")
+    assert {r["seed"] for r in found["rows"]} == {0, 7}
+    many = [r for r in found["seeds"] if r["metric"] == "auroc"]
+    assert all((r["seeds"], r["least"]) == (2, r["greatest"]) for r in many), "the same SAE twice"
+    other.extractor = Extractor(other.lm, 0, other.policy)
+    with pytest.raises(UsageError, match="the meters read layers 1 and 0, or count other tokens"):
+        run_bench([meter, other], config(world), tmp_path / "three", command="x")

@@ -11,7 +11,7 @@ from tests.worlds import World, run_main, text_of, write_jsonl
 
 from perimetry.config import build
 from perimetry.errors import ConfigError
-from perimetry.pipeline import bench as bench_module
+from perimetry.pipeline import bench_suites
 from perimetry.pipeline import demo as demo_module
 from perimetry.pipeline.demo import PRESETS, DemoConfig, next_commands, run_demo
 from perimetry.report import parse_results
@@ -32,7 +32,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(world: World, text: Path, monkeypatch: pytest.MonkeyPatch) -> DemoConfig:
     """A demo whose asset is a file of ours; assets themselves are tested elsewhere."""
-    for module in (demo_module, bench_module):
+    for module in (demo_module, bench_suites):
         monkeypatch.setattr(module, "ASSETS", {str(text): None})
     values: dict[str, Any] = {
         "model": str(world.model),

@@ -1,5 +1,6 @@
 """`perimetry bench`: measure a meter on named suites."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,20 @@ app = App(name="bench", help="Measure a meter on named suites.")
 def shift(
     meter: Annotated[Path, Parameter(help="The meter: a folder that `perimetry calibrate` or the demo wrote.")],
     *,
+    also: Annotated[
+        list[Path] | None, Parameter(help="More meters of the same model and layer, with SAEs of other seeds.")
+    ] = None,
     suite: Annotated[list[str] | None, Parameter(help="Suites by name, a .jsonl of your own, or all.")] = None,
+    preset: Annotated[
+        str | None,
+        Parameter(
+            help="quick: few texts, wide intervals, minutes; full: under an hour. With --suite all, full if not given."
+        ),
+    ] = None,
     out: Out = Path("runs/bench"),
-    text: Annotated[str, Parameter(help="Held-out clean text that the suites are built from.")] = "wikipedia",
+    text: Annotated[
+        str | None, Parameter(help="Held-out clean text that the suites are built from; wikipedia if not given.")
+    ] = None,
     n: Annotated[int | None, Parameter(help="Clean passages of each dial suite.")] = None,
     seed: Annotated[int | None, Parameter(help="Seed of the suites.")] = None,
     config: ConfigFile = None,
@@ -27,22 +39,35 @@ def shift(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """AUROC, FPR at 95 % TPR and TPR at 1 % FPR of every detector and baseline, with intervals by pair."""
-    from perimetry.config import load_config
-    from perimetry.pipeline.bench import BenchConfig, run_bench
+    """AUROC, FPR at 95 % TPR and TPR at 1 % FPR of every detector and baseline, with intervals by pair.
+
+    Each suite is kept in OUT/suites as soon as it is measured: killed, the same command goes on with the next one.
+    """
+    from perimetry.config import build, load_values
+    from perimetry.pipeline.bench import run_bench
+    from perimetry.pipeline.bench_config import BenchConfig, with_preset
     from perimetry.pipeline.table import show_rows
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.loading import load_meter
 
-    settings = load_config(
-        BenchConfig,
-        section="bench",
-        file=config,
-        overrides={"suites": tuple(suite) if suite else None, "text": text, "passages": n, "seed": seed},
-    )
+    given = {"suites": tuple(suite) if suite else None, "text": text, "passages": n, "seed": seed}
+    values = load_values(section="bench", file=config, overrides=given)
+    settings = build(BenchConfig, with_preset(values, preset), "configuration [bench]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    readers = [load_meter(meter, runtime=runtime)]
-    results = run_bench(readers, settings, out, command="perimetry bench shift", progress=wants_progress(quiet))
+    first = load_meter(meter, runtime=runtime)
+    readers = [first, *(load_meter(path, lm=first.lm) for path in also or ())]
+    words = ["perimetry", "bench", "shift", str(meter), *(w for path in also or () for w in ("--also", str(path)))]
+    words += [w for name in suite or () for w in ("--suite", name)]
+    flags = {"--preset": preset, "--text": text, "--n": n, "--seed": seed, "--config": config}
+    words += [w for flag, value in flags.items() if value is not None for w in (flag, str(value))]
+    results = run_bench(
+        readers,
+        settings,
+        out,
+        command=shlex.join([*words, "--out", str(out)]),
+        progress=wants_progress(quiet),
+        say=(lambda _: None) if quiet else note,
+    )
 
     def human() -> None:
         show_rows(results)

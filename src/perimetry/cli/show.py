@@ -75,9 +75,29 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
                 context,
             )
         console.print(table)
+    if reading.hot:
+        console.print(_hot_table(reading))
     others = {k: v for k, v in reading.scores.items() if k != reading.detector}
     if others:
         console.print("  " + "  ".join(f"{name} {value:.4g}" for name, value in sorted(others.items())))
+
+
+def _hot_table(reading: Reading) -> Table:
+    """The hottest tokens, what fired there without support, and what the nearest clean tokens fire."""
+    table = Table(title="hottest tokens and their nearest clean tokens", title_justify="left", expand=False)
+    for heading in ("at token", "score", "fires", "where clean ones fire"):
+        table.add_column(heading, justify="right" if heading == "score" else "left")
+    for token in reading.hot:
+        fired = [(f"{c.latent}{'' if c.supported else ' (unsupported)'}", c.contexts) for c in token.fired[:2]]
+        instead = [(f"{c.latent} ({100 * c.share:.0f} %)", c.contexts) for c in token.instead[:2]]
+        table.add_row(Text(repr(token.token)[1:-1]), f"{token.score:.3g}", _named(fired), _named(instead))
+    return table
+
+
+def _named(concepts: Sequence[tuple[str, Sequence[str]]]) -> Text:
+    """A line a concept, with the clean passage in which it fires hardest."""
+    lines = [f"{name} {visible(contexts[0]) if contexts else '(never on clean text)'}" for name, contexts in concepts]
+    return Text("\n".join(lines) or "-", overflow="ellipsis")
 
 
 def _interval(found: Interval) -> str:

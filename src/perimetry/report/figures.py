@@ -1,15 +1,15 @@
-"""Figures as inline SVG: lines with interval bands, and histograms. Colours come from the style sheet of the page.
+"""Figures as inline SVG: lines with interval bands, clouds of points, and histograms. Colours come from the style sheet of the page.
 
 Every series has a colour, a dash and a marker of its own, so that none is told by colour alone, and its name stands at
 its end. Exact values are in the tooltips of the markers and in the tables of the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from perimetry.report.markup import Html, join, number, tag
 
-__all__ = ["Axis", "Series", "histogram", "line_chart", "spread_labels"]
+__all__ = ["Axis", "Series", "histogram", "line_chart", "scatter", "spread_labels"]
 
 WIDTH, HEIGHT = 560.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 150.0, 30.0, 40.0
@@ -71,6 +71,19 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str, level:
     return _svg(title, join([_grid(frame), reference, *lines]))
 
 
+def scatter(groups: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis, *, title: str) -> Html:
+    """Points of several groups, each with a colour and a mark of its own and its name on the right."""
+    frame = _Frame(x, y)
+    labels = spread_labels([TOP + 6 + LINE * i for i in range(len(groups))], LINE, TOP + 6, HEIGHT - BOTTOM)
+    parts: list[Html] = []
+    for slot, ((name, points), label) in enumerate(zip(groups.items(), labels, strict=True)):
+        marks = [tag("g", _shape(slot, *frame.place(*point)), class_="mark") for point in points]
+        key = tag("g", _shape(slot, WIDTH - RIGHT + 12, label), class_="mark")
+        said = tag("text", name, class_="name", x=WIDTH - RIGHT + 21, y=_r(label + 4))
+        parts.append(tag("g", *marks, key, said, class_=f"series c{slot % 6}"))
+    return _svg(title, join([_grid(frame), *parts]))
+
+
 def histogram(counts: Sequence[int], *, title: str, label: str) -> Html:
     """Bars over equal bins from 0 to 1 beside the height that a uniform distribution would have."""
     even, top = sum(counts) / len(counts), max(*counts, 1) * 1.1
@@ -121,16 +134,19 @@ def _line(frame: _Frame, line: Series, label: float) -> Html:
 
 
 def _mark(line: Series, i: int, point: tuple[float, float]) -> Html:
-    x, y = point
     within = f" [{number(line.lows[i])}, {number(line.highs[i])}]" if line.lows else ""
     said = tag("title", f"{line.name}: {number(line.ys[i])}{within}")
+    return tag("g", said, _shape(line.slot, *point), class_="mark")
+
+
+def _shape(slot: int, x: float, y: float) -> Html:
     shapes = (
         tag("circle", cx=_r(x), cy=_r(y), r=3.6),
         tag("rect", x=_r(x - 3.2), y=_r(y - 3.2), width=6.4, height=6.4),
         tag("polygon", points=_points([(x, y - 4.4), (x + 4, y + 3), (x - 4, y + 3)])),
         tag("polygon", points=_points([(x, y - 4.6), (x + 4.6, y), (x, y + 4.6), (x - 4.6, y)])),
     )
-    return tag("g", said, shapes[line.slot % len(shapes)], class_="mark")
+    return shapes[slot % len(shapes)]
 
 
 def _grid(frame: _Frame) -> Html:

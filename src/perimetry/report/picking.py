@@ -5,7 +5,18 @@ from typing import NamedTuple
 
 from perimetry.report.schema import ResultRow, Results
 
-__all__ = ["Arm", "arms_of", "best_baseline", "dose_name", "first_seed", "headline_arm", "is_dial", "named_baselines"]
+__all__ = [
+    "Arm",
+    "arm_name",
+    "arms_of",
+    "best_baseline",
+    "dose_name",
+    "first_seed",
+    "headline_arm",
+    "is_apart",
+    "is_dial",
+    "named_baselines",
+]
 
 PREFERRED_DOSE = 0.2
 
@@ -58,6 +69,21 @@ def best_baseline(rows: Sequence[ResultRow], suite: str) -> str:
         if row.suite == suite and row.metric == "auroc" and row.kind == "baseline":
             areas.setdefault(row.detector, []).append(row.estimate)
     return min(areas, key=lambda name: (-sum(areas[name]) / len(areas[name]), name), default="")
+
+
+def arm_name(arm: Arm, dial: bool) -> str:
+    """A contrast in a few words: family, dose where there is a dial, negatives where they are of one kind."""
+    parts = [arm.family] if arm.family != "all" or not dial else []
+    parts += [dose_name(arm.dose)] if dial else []
+    text = " ".join(parts)
+    return text if arm.negatives == "all" else f"{text} vs {arm.negatives}"
+
+
+def is_apart(results: Results, suite: str) -> bool:
+    """Whether all shifted texts of a suite are novel and harmless, so that it is no test of a detector of attacks."""
+    arms = arms_of(results.rows, suite)
+    families = {arm.family for arm in arms} - {"all"}
+    return suite in results.benign and families <= set(results.benign[suite])
 
 
 def dose_name(dose: float) -> str:

@@ -6,9 +6,12 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from perimetry.config import Config
 from perimetry.errors import ConfigError
+from perimetry.report.schema_readings import ConceptEntry, Example, ReadingEntry, TokenEntry
 
 __all__ = [
     "ConceptEntry",
+    "DamageEntry",
+    "DamagePoints",
     "Example",
     "FalseAlarmRow",
     "Histogram",
@@ -39,13 +42,14 @@ class ResultRow(Config):
     kind: Literal["concept", "baseline"]
     """Whether it reads concepts, or is what a sceptic would try first."""
     metric: str
-    """`auroc`, `fpr_at_95_tpr`, `tpr_at_1_fpr`, `auroc_difference`, `spearman_dose` or `rising_steps`."""
+    """What was measured, such as `auroc`; docs/report.md lists them all."""
     against: str = ""
-    """For differences, the detector whose AUROC is subtracted."""
+    """For differences, the detector whose value is subtracted; for added value, the baselines that are known already."""
     best_baseline: bool = False
     """Whether `against` is the baseline with the highest AUROC of all on these very cases."""
     selection: str = ""
-    """How `detector` was chosen for a difference: `main` (on a validation suite) or `post_hoc` (on this very suite)."""
+    """How `detector` was chosen: `main` (on a validation suite), `post_hoc` (on this very suite), `out_of_fold` (on other
+    pairs), `left_out` (on other families); empty where nothing was chosen."""
     estimate: float
     """The measured number."""
     low: float
@@ -144,68 +148,46 @@ class RocCurve(Config):
     """True-positive rates there."""
 
 
-class TokenEntry(Config):
-    """One scorable token of a reading."""
+class DamageEntry(Config):
+    """What a corruption did to the model, whatever the scores say."""
 
-    text: str
-    """The token as text."""
-    score: float
-    """Higher = further from clean text."""
-
-
-class ConceptEntry(Config):
-    """A concept that speaks for the score of a prompt."""
-
-    latent: int
-    """Index in the dictionary."""
-    token: str
-    """Token at which it fired hardest."""
-    position: int
-    """Index of that token among the scorable ones."""
-    activation: float
-    """Its activation there."""
-    clean_rate: float
-    """Share of clean tokens on which it fires."""
-    surprise: float
-    """What its firing adds to the score, in nats."""
-    contexts: tuple[str, ...] = ()
-    """Clean passages on which it fires hardest."""
+    suite: str
+    """Name of the suite, or `questions`."""
+    family: str
+    """Kind of shift, or set of questions."""
+    dose: float
+    """Its strength."""
+    measure: str
+    """`kl` or `nll_rise` in nats; `accuracy_clean`, `accuracy_corrupted` or `accuracy_loss`."""
+    estimate: float
+    """Mean over texts."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end of its interval."""
+    n_pairs: int
+    """Passages or questions."""
+    method: str
+    """How the interval was made."""
+    chance: float | None = None
+    """Accuracy of a blind guess, for questions."""
 
 
-class ReadingEntry(Config):
-    """`Reading.to_json(tokens=True, concepts=True)`; fields that the report does not show are let through."""
+class DamagePoints(Config):
+    """Damage and score of single corrupted texts."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    id: str
-    """Name of the prompt."""
-    score: float
-    """Pooled score of the main detector."""
-    p_value: float
-    """Share of clean calibration prompts that score as high."""
-    flagged: bool
-    """Whether it raised an alarm."""
-    group: str = ""
-    """Calibration group."""
-    tokens_scored: int
-    """Tokens that counted."""
+    suite: str
+    """Name of the suite."""
     detector: str
-    """Main detector with its pooling."""
-    tokens: tuple[TokenEntry, ...]
-    """Per-token scores, in order."""
-    concepts: tuple[ConceptEntry, ...] = ()
-    """Concepts that speak loudest."""
-
-
-class Example(Config):
-    """A clean passage and its corrupted twin."""
-
-    title: str
-    """What was done to the passage."""
-    clean: ReadingEntry | None = None
-    """Reading of the passage; None where there is no twin."""
-    shifted: ReadingEntry
-    """Reading of the corrupted text."""
+    """Detector with its pooling."""
+    kind: Literal["concept", "baseline"]
+    """As in `ResultRow`."""
+    dose: tuple[float, ...]
+    """Dose of each text."""
+    score: tuple[float, ...]
+    """Score of each."""
+    kl: tuple[float, ...]
+    """Damage of each, in nats."""
 
 
 class TrainingCurve(Config):
@@ -244,6 +226,12 @@ class Results(Config):
     """How and on what it was chosen, in a sentence."""
     matching: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Suite -> how its negatives were matched, measured."""
+    benign: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Suite -> families of its shifted texts that are novel and harmless."""
+    damage: tuple[DamageEntry, ...] = ()
+    """What the corruptions did to the model."""
+    damage_points: tuple[DamagePoints, ...] = ()
+    """The same of single texts, beside scores."""
     false_alarms: tuple[FalseAlarmRow, ...] = ()
     """False alarms on clean test prompts."""
     p_values: tuple[Histogram, ...] = ()

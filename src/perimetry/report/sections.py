@@ -1,13 +1,17 @@
 """The sections of the report, each a heading and what stands under it; a section without content is left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from perimetry.report.apart import benign_section
+from perimetry.report.curves import dose_figures, figure, roc_figures
+from perimetry.report.damage import damage_section
 from perimetry.report.figures import Axis, Series, histogram, line_chart
 from perimetry.report.heatmap import example_section, scale_of
-from perimetry.report.markup import Html, Node, join, number, tag
-from perimetry.report.picking import arms_of, best_baseline, dose_name, first_seed, is_dial, named_baselines
-from perimetry.report.schema import ResultRow, Results, RocCurve, TrainingCurve
+from perimetry.report.markup import Html, Node, join, tag
+from perimetry.report.measures import measure_tables, more
+from perimetry.report.picking import first_seed, is_apart
+from perimetry.report.schema import Results, TrainingCurve
 from perimetry.report.tables import (
     detector_table,
     difference_table,
@@ -20,7 +24,6 @@ from perimetry.report.verdicts import verdicts
 
 __all__ = ["Section", "sections"]
 
-SHARES = tuple((i / 10, number(i / 10, 1)) for i in range(4, 11))
 TRAINED = {
     "fvu": "share of variance not explained (lower is better)",
     "l0": "active concepts per token",
@@ -45,9 +48,11 @@ def sections(results: Results) -> list[Section]:
     """All sections that have something to show."""
     found = [
         Section("verdict", "What came out", _verdicts(results)),
-        Section("doses", "Score against dose", _dose_figures(results)),
+        Section("doses", "Score against dose", dose_figures(results)),
         Section("detectors", "Every detector and baseline", _suites(results)),
-        Section("roc", "At few false alarms", _roc(results)),
+        Section("roc", "At few false alarms", roc_figures(results)),
+        Section("damage", "Damage to the model, and scores", damage_section(results)),
+        Section("apart", "Novel, and harmless", benign_section(results)),
         Section("calibration", "False alarms on clean text", _calibration(results)),
         Section("examples", "Prompts, token by token", _examples(results)),
         Section("seeds", "Other SAE seeds", _seeds(results)),
@@ -67,117 +72,28 @@ def _verdicts(results: Results) -> Html:
     return join([tag("ul", *items, class_="verdicts"), chosen]) if items else join([chosen])
 
 
-def _slots(results: Results) -> dict[str, int]:
-    """One slot of the palette for each detector that a figure may show: the main score first, then the baselines."""
-    best = [best_baseline(results.rows, suite) for suite in dict.fromkeys(row.suite for row in results.rows)]
-    names = [results.main, *named_baselines(results), *best, *(curve.detector for curve in results.roc)]
-    return {name: slot for slot, name in enumerate(dict.fromkeys(filter(None, names)))}
-
-
-def _figure(picture: Html, caption: str) -> Html:
-    return tag("figure", picture, tag("figcaption", caption))
-
-
-def _dose_figures(results: Results) -> Html:
-    rows, slots = first_seed(results.rows), _slots(results)
-    figures: list[Html] = []
-    for suite in dict.fromkeys(row.suite for row in rows):
-        arms = arms_of(rows, suite)
-        if not is_dial(arms):
-            continue
-        shown = [results.main, *named_baselines(results), best_baseline(rows, suite)]
-        for family in dict.fromkeys(arm.family for arm in arms if arm.negatives == "all"):
-            own = [r for r in rows if r.suite == suite and r.family == family and r.negatives == "all"]
-            figures.append(_dose_figure(own, suite, family, {n: slots[n] for n in shown if n}))
-    return tag("div", *figures, class_="figures") if figures else join([])
-
-
-def _dose_figure(rows: Sequence[ResultRow], suite: str, family: str, slots: Mapping[str, int]) -> Html:
-    areas = [row for row in rows if row.metric == "auroc"]
-    doses = sorted({row.dose for row in areas})
-    place = {dose: float(i) for i, dose in enumerate(doses)}
-    lines: list[Series] = []
-    for name, slot in slots.items():
-        own = sorted((row for row in areas if row.detector == name), key=lambda row: row.dose)
-        if own:
-            columns = [(place[r.dose], r.estimate, r.low, r.high) for r in own]
-            lines.append(Series(name, *(tuple(column) for column in zip(*columns, strict=True)), slot=slot))
-    floor = 0.4 if min((min(line.lows) for line in lines), default=0.5) >= 0.4 else 0.0
-    ticks = SHARES if floor else tuple((i / 5, number(i / 5, 1)) for i in range(6))
-    label = f"{suite}: AUROC by dose" + ("" if family in ("all", suite) else f", {family}")
-    x = Axis("dose", -0.15, len(doses) - 0.85, tuple((place[dose], dose_name(dose)) for dose in doses))
-    chart = line_chart(lines, x, Axis("AUROC", floor, 1.0, ticks), title=label, level=0.5)
-    return _figure(chart, f"{label}. Bands: 95 % bootstrap by pair. Dotted: no use (.5).")
-
-
 def _suites(results: Results) -> Html:
     rows = first_seed(results.rows)
     parts: list[Node] = []
     for suite in dict.fromkeys(row.suite for row in rows):
+        if is_apart(results, suite):
+            continue
         own = [row for row in rows if row.suite == suite]
-        names = {row.detector for row in own}
+        names = {row.detector for row in own if row.metric == "auroc"}
         bare = frozenset(name for name in names if "." not in name or name == results.main)
         parts += [tag("h3", suite), detector_table(own, suite, "auroc", main=results.main, only=bare)]
         if names - bare:
             table = detector_table(own, suite, "auroc", main=results.main)
-            parts.append(_more(f"AUROC of all {len(names)} scores, other poolings included", table))
-        parts.append(_more("Differences to the baselines", difference_table(own, suite)))
+            parts.append(more(f"AUROC of all {len(names)} scores, other poolings included", table))
+        parts.append(more("Differences to the baselines", difference_table(own, suite)))
         for metric, label in (
             ("tpr_at_1_fpr", "Share caught at 1 % false alarms"),
             ("fpr_at_95_tpr", "False alarms at 95 % caught"),
         ):
             if any(row.metric == metric for row in own):
-                parts.append(_more(label, detector_table(own, suite, metric, main=results.main)))
-        parts += _dose_measures(own, suite)
+                parts.append(more(label, detector_table(own, suite, metric, main=results.main)))
+        parts += measure_tables(own, suite)
     return join(parts)
-
-
-def _dose_measures(rows: Sequence[ResultRow], suite: str) -> list[Node]:
-    fits = [row for row in rows if row.metric in ("spearman_dose", "rising_steps")]
-    if not fits:
-        return []
-    head = tag(
-        "tr", *(tag("th", name, scope="col") for name in ("detector", "kind of shift", "measure", "value", "interval"))
-    )
-    names = {"spearman_dose": "rank correlation with dose", "rising_steps": "share of rising steps"}
-    body = [
-        tag(
-            "tr",
-            tag("th", row.detector, scope="row"),
-            tag("td", row.family),
-            tag("td", names[row.metric]),
-            tag("td", number(row.estimate), class_="num"),
-            tag("td", f"{number(row.low)} to {number(row.high)}", class_="num"),
-        )
-        for row in sorted(fits, key=lambda row: (row.metric, row.family, -row.estimate))
-    ]
-    caption = "Within each passage: does the score follow the dose? 1 = always."
-    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return [_more(f"Score against dose in {suite}", tag("div", table, class_="scroll"))]
-
-
-def _more(label: str, content: Html) -> Html:
-    return tag("details", tag("summary", label), content)
-
-
-def _roc(results: Results) -> Html:
-    slots = _slots(results)
-    groups: dict[tuple[str, str, float], list[RocCurve]] = {}
-    for curve in results.roc:
-        groups.setdefault((curve.suite, curve.family, curve.dose), []).append(curve)
-    figures: list[Html] = []
-    for (suite, family, dose), curves in groups.items():
-        arms = arms_of(results.rows, suite)
-        whole = family == "all" or len({arm.family for arm in arms}) == 1
-        if not whole:
-            continue
-        lines = [Series(c.detector, c.fpr, c.tpr, slot=slots[c.detector]) for c in curves[:6]]
-        place = f"{suite}, {dose_name(dose)}" if is_dial(arms) else suite
-        top = max(max(line.xs) for line in lines)
-        x = Axis("false-alarm rate", 0.0, top, tuple((top * i / 5, number(top * i / 5, 2)) for i in range(6)))
-        y = Axis("share caught", 0.0, 1.0, tuple((i / 5, number(i / 5, 1)) for i in range(6)))
-        figures.append(_figure(line_chart(lines, x, y, title=f"Share caught, {place}"), f"{place}."))
-    return tag("div", *figures, class_="figures") if figures else join([])
 
 
 def _calibration(results: Results) -> Html:
@@ -185,7 +101,7 @@ def _calibration(results: Results) -> Html:
     if results.false_alarms:
         parts.append(false_alarm_table(results.false_alarms))
     figures = [
-        _figure(
+        figure(
             histogram(entry.counts, title=f"p-values of clean test prompts, {entry.group}", label="p-value"),
             f"{entry.group}: {sum(entry.counts)} clean test prompts.",
         )
@@ -234,7 +150,7 @@ def _training_figure(curves: Sequence[TrainingCurve], metric: str, label: str) -
     top = max((max(line.ys) for line in lines), default=1.0) or 1.0
     x = Axis(unit, 0.0, right, tuple((right * i / 4, f"{right * i / 4:,.3g}") for i in range(5)))
     y = Axis(metric, 0.0, top * 1.05, tuple((top * i / 4, f"{top * i / 4:.3g}") for i in range(5)))
-    return _figure(line_chart(lines, x, y, title=f"Training: {metric}"), f"{metric}: {label}.")
+    return figure(line_chart(lines, x, y, title=f"Training: {metric}"), f"{metric}: {label}.")
 
 
 def _both(point: dict[str, Any], *keys: str) -> bool:
@@ -255,5 +171,5 @@ def _making(results: Results) -> Html:
     facts = settings_table("Where and when", {"version": results.version, "date": results.date, **hardware})
     parts: list[Node] = [tag("p", "Make it again:"), tag("pre", tag("code", results.command)), facts]
     if results.configuration:
-        parts.append(_more("Every setting", settings_table("Configuration", results.configuration)))
+        parts.append(more("Every setting", settings_table("Configuration", results.configuration)))
     return join(parts)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perimetry.report.markup import Html, Node, number, tag
-from perimetry.report.picking import Arm, arms_of, dose_name, is_dial
+from perimetry.report.picking import Arm, arm_name, arms_of, dose_name, is_dial
 from perimetry.report.schema import FalseAlarmRow, ResultRow, SeedRow
 
 __all__ = ["detector_table", "difference_table", "false_alarm_table", "matching_table", "seed_table", "settings_table"]
@@ -152,14 +152,6 @@ def settings_table(caption: str, values: Mapping[str, Any]) -> Html:
     """Nested settings, one a line."""
     body = [tag("tr", tag("th", key, scope="row"), tag("td", _plain(value))) for key, value in _flat(values)]
     return _table(caption, None, body)
-
-
-def arm_name(arm: Arm, dial: bool) -> str:
-    """A contrast in a few words: family, dose where there is a dial, negatives where they are of one kind."""
-    parts = [arm.family] if arm.family != "all" or not dial else []
-    parts += [dose_name(arm.dose)] if dial else []
-    text = " ".join(parts)
-    return text if arm.negatives == "all" else f"{text} vs {arm.negatives}"
 
 
 def _cell(row: ResultRow | None, best: float) -> Html:

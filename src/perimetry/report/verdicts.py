@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from perimetry.report.markup import number
-from perimetry.report.picking import Arm, arms_of, dose_name, first_seed, headline_arm, is_dial
+from perimetry.report.picking import Arm, arms_of, dose_name, first_seed, headline_arm, is_apart, is_dial
 from perimetry.report.schema import FalseAlarmRow, ResultRow, Results, SeedRow
 
 __all__ = ["Verdict", "verdicts"]
@@ -27,6 +27,9 @@ def verdicts(results: Results) -> list[Verdict]:
     rows = first_seed(results.rows)
     found: list[Verdict] = []
     for suite in dict.fromkeys(row.suite for row in rows):
+        if is_apart(results, suite):
+            found += _harmless(suite, rows, results.main)
+            continue
         arms = arms_of(rows, suite)
         arm = headline_arm(arms)
         own = [row for row in rows if row.suite == suite]
@@ -36,7 +39,32 @@ def verdicts(results: Results) -> list[Verdict]:
         found += _main(place, here, results.main)
         found += [_difference(place, row, seeds) for row in here if _is_claim(row, results.main)]
         found += _doses(suite, own, results.main)
+        found += _added(place, here, results.main)
     return found + _false_alarms(results.false_alarms)
+
+
+def _harmless(suite: str, rows: Sequence[ResultRow], main: str) -> list[Verdict]:
+    """A remark: whether an alarm on such texts is wanted depends on what the meter is for."""
+    return [
+        Verdict(
+            "note",
+            f"{suite}: {number(row.estimate)} of the {row.n_shifted} novel, harmless texts raise an alarm of {row.detector} "
+            f"at 5 % ({_box(row)}); for a detector of attacks these are false alarms.",
+        )
+        for row in rows
+        if (row.suite, row.family, row.metric, row.detector) == (suite, "all", "alarm_rate_at_5", main)
+    ]
+
+
+def _added(place: str, rows: Sequence[ResultRow], main: str) -> list[Verdict]:
+    found: list[Verdict] = []
+    for row in rows:
+        if row.metric == "added_log_loss" and row.detector == main:
+            tone = "good" if row.low > 0 else "bad" if row.high < 0 else "open"
+            said = {"good": "adds", "bad": "takes away", "open": "may or may not add"}[tone]
+            text = f"{place}: beside the baselines {main} {said} information ({number(row.estimate)} nats a text, {_box(row)})."
+            found.append(Verdict(tone, text))
+    return found
 
 
 def _is_claim(row: ResultRow, main: str) -> bool:
