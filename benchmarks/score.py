@@ -1,8 +1,9 @@
 """What a reading costs beyond the forward pass: time of `Meter.score` over that of the truncated pass alone.
 
 The pass reads the same batches of the same prompts up to the tapped block and throws the result away. `main` is the
-main detector with its p-value, `explained` adds the concepts with their clean contexts, `all` computes every detector
-and baseline, which takes the whole model for the likelihoods; `full pass` is the model to its logits, for comparison.
+main detector with its p-value, `explained` adds the concepts with their clean contexts, `concepts` computes every concept
+score that needs no more than the truncated pass; `all` computes every detector and baseline, which takes the whole model for
+the likelihoods; `full pass` is the model to its logits, for comparison.
 Tokenising is part of every arm but the passes.
 
 Without --meter a small dictionary is trained and calibrated first, on SmolLM2-135M-Instruct and the encyclopaedia.
@@ -17,6 +18,7 @@ import torch
 from _common import finish, parser, ratio, row, runtime_of, spread, take_turns
 from _meters import clean_documents, make_meter, passages_of
 from perimetry.activations.prompts import PromptBatch, collate, length_batches
+from perimetry.shift import DETECTORS
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
 
@@ -61,9 +63,11 @@ def main() -> None:
     texts = passages_of(documents[::-1], n, *((5, 20) if arguments.tiny else (15, 120)))
     batches = batches_of(meter, texts)
     tokens = sum(int(batch.countable.sum()) for batch in batches)
+    concepts = [name for name, kind in DETECTORS.items() if not (kind.baseline or kind.needs_logits)]
     calls = {
         "truncated pass": lambda: truncated_pass(meter, batches),
         "main": lambda: meter.score(texts, explain=False, batch_tokens=BATCH_TOKENS),
+        "concepts": lambda: meter.score(texts, detectors=concepts, explain=False, batch_tokens=BATCH_TOKENS),
         "explained": lambda: meter.score(texts, explain=True, batch_tokens=BATCH_TOKENS),
     }
     if not arguments.quick:
