@@ -63,7 +63,9 @@ def main() -> None:
     texts = passages_of(documents[::-1], n, *((5, 20) if arguments.tiny else (15, 120)))
     batches = batches_of(meter, texts)
     tokens = sum(int(batch.countable.sum()) for batch in batches)
-    concepts = [name for name, kind in DETECTORS.items() if not (kind.baseline or kind.needs_logits)]
+    concepts = [
+        name for name, kind in DETECTORS.items() if not (kind.baseline or kind.needs_logits or kind.needs_foresight)
+    ]
     calls = {
         "truncated pass": lambda: truncated_pass(meter, batches),
         "main": lambda: meter.score(texts, explain=False, batch_tokens=BATCH_TOKENS),

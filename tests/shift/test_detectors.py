@@ -72,7 +72,9 @@ def test_the_table_holds_what_the_specification_names() -> None:
     assert set(DETECTORS) == SPECIFIED
     assert all(cls.name == name for name, cls in DETECTORS.items())
     logits = {name for name, cls in DETECTORS.items() if cls.needs_logits}
-    assert logits == {"nll", "nll_window", "nll_cusum", "entropy", "logit_energy", "unforeseen", "forecast_error"}
+    assert logits == {"nll", "nll_window", "nll_cusum", "entropy", "logit_energy"}
+    ahead = {name for name, cls in DETECTORS.items() if cls.needs_foresight}
+    assert ahead == {"unforeseen", "forecast_error"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,13 +180,13 @@ def test_an_empty_profile_is_refused(name: str) -> None:
         DETECTORS[name].fit(worlds.profile_of())
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if DETECTORS[n].needs_logits])
+@pytest.mark.parametrize("name", [n for n in NAMES if DETECTORS[n].needs_logits or DETECTORS[n].needs_foresight])
 def test_a_truncated_pass_is_refused(name: str, fitted: dict[str, AbstractDetector]) -> None:
     with pytest.raises(UsageError, match=f"detector '{name}' needs the (next-token distribution|model's last)"):
         fitted[name].score(worlds.clean(1, 3)._replace(logits=None, foresight=None))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not DETECTORS[n].needs_logits])
+@pytest.mark.parametrize("name", [n for n in NAMES if not (DETECTORS[n].needs_logits or DETECTORS[n].needs_foresight)])
 def test_a_truncated_pass_is_enough(name: str, fitted: dict[str, AbstractDetector]) -> None:
     evidence = worlds.clean(1, 3)
     short = evidence._replace(logits=None, foresight=None)

@@ -110,7 +110,9 @@ class AbstractDetector(ABC):
     level: ClassVar[Level] = "token"
     """`token`: scores are per token and are pooled afterwards; `prompt`: one number a prompt, never pooled."""
     needs_logits: ClassVar[bool] = False
-    """True where the full forward pass is needed (`Evidence.logits` or `Evidence.foresight`)."""
+    """True where next-token statistics are needed (`Evidence.logits`)."""
+    needs_foresight: ClassVar[bool] = False
+    """True where the forward pass must run to the last hidden state (`Evidence.foresight`), not to the vocabulary."""
     needs_sae: ClassVar[bool] = True
     """False where the score depends on the activations, tokens or logits alone, so that several SAEs share it."""
     baseline: ClassVar[bool] = False

@@ -19,7 +19,7 @@ __all__ = ["CleanParts", "MeterConfig", "cut_passages", "split_clean"]
 class MeterConfig(Config):
     """How a meter is fitted."""
 
-    main: str = "transition"
+    main: str = "unforeseen"
     """The detector, with its pooling, whose score and p-value a reading gives."""
     profile_tokens: int = Field(default=100_000, ge=1_000)
     """Tokens of clean text that say what is normal."""

@@ -39,7 +39,7 @@ class Unforeseen(TensorDetector):
     """
 
     name: ClassVar[str] = "unforeseen"
-    needs_logits: ClassVar[bool] = True
+    needs_foresight: ClassVar[bool] = True
     weights: Float[Tensor, "d_sae feature"]
     """In units of three times the rate, so that 1 is the limit, and half precision holds rare concepts too."""
     mean: ModelBias
@@ -88,7 +88,7 @@ class ForecastError(TensorDetector):
     """
 
     name: ClassVar[str] = "forecast_error"
-    needs_logits: ClassVar[bool] = True
+    needs_foresight: ClassVar[bool] = True
     needs_sae: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     weights: Float[Tensor, "d_model feature"]

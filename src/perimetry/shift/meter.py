@@ -105,8 +105,12 @@ class Meter:
         return list(dict.fromkeys([self.main, *found]))
 
     def needs_logits(self, names: Iterable[str]) -> bool:
-        """Whether any of these scores needs the full forward pass."""
+        """Whether any of these scores needs next-token statistics."""
         return any(DETECTORS[n.partition(".")[0]].needs_logits for n in names)
+
+    def needs_foresight(self, names: Iterable[str]) -> bool:
+        """Whether any of these scores needs the last hidden state; without both the pass stops at the tap."""
+        return any(DETECTORS[n.partition(".")[0]].needs_foresight for n in names)
 
     def score(
         self,
@@ -163,11 +167,11 @@ class Meter:
             raise ConfigError(f"a batch of {batch_tokens} tokens holds nothing; wanted at least 1, such as 4096")
         names = self.names(detectors)
         prompts = self.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
-        logits = self.needs_logits(names)
+        depth = {"logits": self.needs_logits(names), "foresight": self.needs_foresight(names)}
         for start in range(0, len(prompts), WINDOW):
             window = prompts[start : start + WINDOW]
             found: dict[int, Reading] = {}
-            for capture in self.extractor.capture(window, logits=logits, batch_tokens=batch_tokens, side=side):
+            for capture in self.extractor.capture(window, **depth, batch_tokens=batch_tokens, side=side):
                 rows = [window[i] for i in capture.rows]
                 found |= dict(zip(capture.rows, self.read(capture, rows, names, alpha, explain=explain), strict=True))
             yield from (found[i] for i in range(len(window)))
