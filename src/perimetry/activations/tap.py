@@ -19,7 +19,16 @@ from perimetry.activations.site import HookName, Site, hook_name
 from perimetry.axes import Attention, PerToken, Residual, TokenIds, TokenMask
 from perimetry.errors import ConfigError, WidthMismatch
 
-__all__ = ["HookName", "NextToken", "Tap", "TapLogits", "hook_name", "read_layers", "read_sites"]
+__all__ = [
+    "HookName",
+    "NextToken",
+    "Tap",
+    "TapLogits",
+    "hook_name",
+    "read_layers",
+    "read_layers_with_logits",
+    "read_sites",
+]
 
 CHUNK_BYTES = 2**26
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -198,6 +207,24 @@ class TapLogits:
             nll = total - logits.gather(1, targets[:, None])[:, 0]
             entropy = total - (logits - total[:, None]).exp_().mul_(logits).sum(1)
             return torch.stack([nll, entropy, -total])
+
+
+def read_layers_with_logits(
+    lm: LanguageModel, layers: Sequence[int], ids: TokenIds, attention: Attention
+) -> dict[int, TapLogits]:
+    """The outputs of several blocks and the next-token distributions, from one full forward pass. Errors: `ConfigError`."""
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> _Attached:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+            found[layer] = _residual_of(output)
+
+        return _Attached(lm.blocks[_require_layer(lm, layer)], hook)
+
+    hidden = _forward(lm, ids, attention, [keep(layer) for layer in dict.fromkeys(layers)])
+    assert hidden is not None
+    hidden = hidden.clone()
+    return {layer: TapLogits(lm, found[layer].clone(), hidden) for layer in layers}
 
 
 @final

@@ -9,15 +9,24 @@ from torch import Tensor
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import EncodedPrompt, collate, encode, length_batches, position_ids, scorable
-from perimetry.activations.tap import Tap
+from perimetry.activations.prompts import (
+    EncodedPrompt,
+    PromptBatch,
+    collate,
+    encode,
+    length_batches,
+    position_ids,
+    scorable,
+)
+from perimetry.activations.tap import Tap, TapLogits
+from perimetry.axes import Attention, Residual, TokenIds, TokenMask
 from perimetry.errors import ConfigError, NonFinite, NoScorableToken, PerimetryError
 from perimetry.sae.base import AbstractSAE
 from perimetry.shift.base import Evidence, LogitStats
 
 Side = Literal["right", "left"]
 
-__all__ = ["Capture", "Extractor", "Prompt"]
+__all__ = ["Capture", "Extractor", "Pass", "Prompt", "Side"]
 
 
 class Prompt(NamedTuple):
@@ -70,6 +79,15 @@ class Capture(NamedTuple):
             logits=self.logits,
             foresight=None if self.foresight is None else self.foresight.float(),
         )
+
+
+class Pass(NamedTuple):
+    """What one forward pass over a batch left."""
+
+    residual: Residual
+    """Output of the tapped block."""
+    full: TapLogits | None
+    """The rest of the model, or None where the pass stopped before."""
 
 
 @final
@@ -126,7 +144,25 @@ class Extractor:
         batch = collate([p.encoded for p in prompts], self.lm.pad_id, side)
         ids, attention = batch.ids.to(self.lm.device), batch.attention.to(self.lm.device)
         full = self.tap.read_with_logits(ids, attention) if logits or foresight else None
-        residual = (full.residual if full is not None else self.tap.read(ids, attention)).cpu()
+        residual = full.residual if full is not None else self.tap.read(ids, attention)
+        return self.gather(rows, prompts, batch, Pass(residual, full), logits=logits)
+
+    def gather(
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Prompt],
+        batch: PromptBatch,
+        found: Pass,
+        *,
+        logits: bool,
+        like: Capture | None = None,
+    ) -> Capture:
+        """What a forward pass over a batch of prompts says of the tokens that count.
+
+        `like`: a capture of the same pass at another block; where the same tokens count in it, its next-token statistics are
+        taken over. Errors: as `capture`.
+        """
+        residual, full = found.residual.cpu(), found.full
         counts = scorable(residual, batch.countable, self.policy)
         acts = residual[counts]
         finite = acts.isfinite().all(1)
@@ -143,11 +179,16 @@ class Extractor:
                 f"prompt {prompts[bad].id!r}: every token is special or an attention sink, so none is left to score; "
                 "give more text"
             )
+        ids, attention = batch.ids.to(self.lm.device), batch.attention.to(self.lm.device)
         where = counts.to(ids.device)
-        stats = full.logit_stats(ids, attention, where) if full is not None and logits else None
+        owner, places = counts.nonzero()[:, 0], position_ids(batch.attention)[counts]
+        stats = None
+        if full is not None and logits:
+            same = like is not None and torch.equal(like.prompt, owner) and torch.equal(like.positions, places)
+            stats = like.logits if like is not None and same else _stats(full, ids, attention, where)
         ahead = None if full is None else full.foresight(attention, where).cpu()
         if ahead is not None and not bool(ahead.isfinite().all()):
-            bad = int(counts.nonzero()[:, 0][~ahead.isfinite().all(1)][0])
+            bad = int(owner[~ahead.isfinite().all(1)][0])
             raise NonFinite(
                 f"prompt {prompts[bad].id!r} gives NaN or infinity in the model's last hidden state; finite numbers are "
                 "wanted; try --dtype float32, or leave the prompt out"
@@ -157,11 +198,15 @@ class Extractor:
             rows=tuple(rows),
             acts=acts,
             tokens=batch.ids[counts],
-            positions=position_ids(batch.attention)[counts],
-            prompt=counts.nonzero()[:, 0],
+            positions=places,
+            prompt=owner,
             words=torch.tensor([p.encoded.words for p in prompts], dtype=torch.float32),
             excluded=tuple((real - per_prompt).tolist()),
             counted=tuple(mask[seen] for mask, seen in zip(counts, batch.attention.bool(), strict=True)),
-            logits=None if stats is None else LogitStats(*(s.cpu().float() for s in stats)),
+            logits=stats,
             foresight=ahead,
         )
+
+
+def _stats(full: TapLogits, ids: TokenIds, attention: Attention, where: TokenMask) -> LogitStats:
+    return LogitStats(*(s.cpu().float() for s in full.logit_stats(ids, attention, where)))

@@ -5,6 +5,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from perimetry.activations.policy import TokenPolicy
@@ -23,9 +24,10 @@ from perimetry.shift.meter import Meter, Normal
 from perimetry.shift.pooling import Reference, parse_score, reference_of
 from perimetry.shift.profile import Dictionary, Profile
 from perimetry.shift.tables import LEVELS, all_score_names, score_tables
+from perimetry.shift.taps import SameTap, Taps
 from perimetry.ui import track
 
-__all__ = ["check_origin", "fit_meters"]
+__all__ = ["FittedTaps", "check_origin", "fit_meters", "fit_taps"]
 
 
 def check_origin(sae: LoadedSAE, extractor: Extractor) -> None:
@@ -64,6 +66,17 @@ def check_origin(sae: LoadedSAE, extractor: Extractor) -> None:
             raise PolicyMismatch("the SAE was trained with another BOS rule than this meter's policy; use the SAE's")
 
 
+class FittedTaps(NamedTuple):
+    """Meters that were fitted from the same forward passes."""
+
+    meters: list[Meter]
+    """One for each SAE."""
+    scores: Float[Tensor, "prompt tap"]
+    """Main score of each calibration prompt under each of them."""
+    lengths: Float[Tensor, "prompt tap"]
+    """Tokens of each calibration prompt that counted there."""
+
+
 def fit_meters(
     extractor: Extractor,
     saes: Sequence[LoadedSAE],
@@ -77,27 +90,51 @@ def fit_meters(
 
     Errors: `UnknownName` for a main detector that is none, `TooFewSamples`, `NonFinite`, and those of `check_origin`.
     """
+    return _fit(SameTap(extractor, len(saes)), saes, parts, config, details, progress).meters
+
+
+def fit_taps(
+    taps: Taps,
+    saes: Sequence[LoadedSAE],
+    parts: CleanParts,
+    config: MeterConfig,
+    *,
+    details: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> FittedTaps:
+    """One meter for each tap, under the SAE that was trained there, all from the same forward passes. Errors: as `fit_meters`."""
+    return _fit(taps, saes, parts, config, details, progress)
+
+
+def _fit(
+    source: Taps | SameTap,
+    saes: Sequence[LoadedSAE],
+    parts: CleanParts,
+    config: MeterConfig,
+    details: dict[str, Any] | None,
+    progress: bool,
+) -> FittedTaps:
     parse_score(config.main, LEVELS)
-    for sae in saes:
+    for extractor, sae in zip(source.extractors, saes, strict=True):
         check_origin(sae, extractor)
-    profiles, books, spans = _see(extractor, saes, parts.profile, config, progress)
+    profiles, books, spans = _see(source, saes, parts.profile, config, progress)
     detectors: list[dict[str, AbstractDetector]] = []
-    for profile in profiles:
-        # What reads no SAE is the same under each, so it is fitted once and scored once.
-        shared = {name: d for name, d in detectors[0].items() if not d.needs_sae} if detectors else {}
+    for profile, shares in zip(profiles, source.shares, strict=True):
+        # What reads no SAE is the same under each of one tap, so it is fitted once and scored once.
+        shared = {name: d for name, d in detectors[0].items() if not d.needs_sae} if shares else {}
         detectors.append({name: shared.get(name) or cls.fit(profile) for name, cls in DETECTORS.items()})
-    references = _references(extractor, saes, parts.reference, detectors, config, progress)
-    scores, lengths = _calibration_scores(extractor, saes, parts.calibration, detectors, references, config, progress)
+    references = _references(source, saes, parts.reference, detectors, config, progress)
+    scores, lengths = _calibration_scores(source, saes, parts.calibration, detectors, references, config, progress)
     texts = [p.text for p in parts.profile]
     meters: list[Meter] = []
-    for i, sae in enumerate(saes):
-        calibration = Calibration.fit(scores[i], lengths, groups=config.groups, minimum=config.minimum)
+    for i, (extractor, sae) in enumerate(zip(source.extractors, saes, strict=True)):
+        calibration = Calibration.fit(scores[i], lengths[i], groups=config.groups, minimum=config.minimum)
         rates = profiles[i].firing_rates()
-        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans))
+        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans[i]))
         about = {"profile_tokens": profiles[i].tokens, "calibration_prompts": len(parts.calibration)}
         about |= {"profile_prompts": len(parts.profile), "config": config.model_dump(mode="json")} | (details or {})
         meters.append(Meter(extractor, sae.sae, sae.info, normal, main=config.main, details=about))
-    return meters
+    return FittedTaps(meters, torch.stack([mine[config.main] for mine in scores], 1), torch.stack(lengths, 1))
 
 
 class _Seen(NamedTuple):
@@ -107,14 +144,15 @@ class _Seen(NamedTuple):
     """What is normal under each SAE."""
     books: list[TopContexts]
     """Where each concept fires hardest."""
-    spans: list[list[tuple[int, int]]]
-    """Characters under each counted token of each prompt."""
+    spans: list[list[list[tuple[int, int]]]]
+    """Under each SAE: characters under each counted token of each prompt."""
 
 
 def _see(
-    extractor: Extractor, saes: Sequence[LoadedSAE], prompts: Sequence[Prompt], config: MeterConfig, progress: bool
+    source: Taps | SameTap, saes: Sequence[LoadedSAE], prompts: Sequence[Prompt], config: MeterConfig, progress: bool
 ) -> _Seen:
-    vocab = int(extractor.lm.model.config.get_text_config().vocab_size)
+    lm = source.extractors[0].lm
+    vocab = int(lm.model.config.get_text_config().vocab_size)
     unigrams = torch.zeros(vocab, dtype=torch.int64)
     for prompt in prompts:
         counted = torch.tensor(prompt.encoded.ids)[torch.tensor(prompt.encoded.countable)]
@@ -125,7 +163,7 @@ def _see(
         dictionary = Dictionary(sae.sae.W_dec.detach(), sae.sae.decode(nothing)[0])
         width = sae.sae.d_sae
         return Profile.empty(
-            extractor.lm.d_model,
+            lm.d_model,
             width,
             vocab,
             config.seed,
@@ -136,20 +174,19 @@ def _see(
 
     profiles = [profile_of(sae) for sae in saes]
     books = [TopContexts.empty(sae.sae.d_sae, config.contexts) for sae in saes]
-    spans: list[list[tuple[int, int]]] = [[] for _ in prompts]
+    spans: list[list[list[tuple[int, int]]]] = [[[] for _ in prompts] for _ in saes]
     for first, last, logits, foresight in _passes(prompts, config.foresight_tokens):
         some = prompts[first:last]
-        captures = extractor.capture(some, logits=logits, foresight=foresight, batch_tokens=config.batch_tokens)
-        for capture in track(captures, "profile of clean text", len(some), progress, lambda c: len(c.rows)):
-            owner = torch.tensor([first + row for row in capture.rows])[capture.prompt]
-            place = _places(capture)
-            for row, counted in zip(capture.rows, capture.counted, strict=True):
-                all_spans = some[row].encoded.spans
-                spans[first + row] = [all_spans[i] or (0, 0) for i in counted.nonzero()[:, 0].tolist()]
-            for sae, profile, book in zip(saes, profiles, books, strict=True):
-                evidence = capture.evidence(sae.sae)
-                profile.update(evidence)
-                book.update(evidence.codes.indices, evidence.codes.values, owner, place)
+        passes = source.capture(some, logits=logits, foresight=foresight, batch_tokens=config.batch_tokens)
+        for captures in track(passes, "profile of clean text", len(some), progress, lambda c: len(c[0].rows)):
+            for i, capture in enumerate(captures):
+                owner = torch.tensor([first + row for row in capture.rows])[capture.prompt]
+                for row, counted in zip(capture.rows, capture.counted, strict=True):
+                    all_spans = some[row].encoded.spans
+                    spans[i][first + row] = [all_spans[t] or (0, 0) for t in counted.nonzero()[:, 0].tolist()]
+                evidence = capture.evidence(saes[i].sae)
+                profiles[i].update(evidence)
+                books[i].update(evidence.codes.indices, evidence.codes.values, owner, _places(capture))
     return _Seen(profiles, books, spans)
 
 
@@ -184,7 +221,7 @@ def _places(capture: Capture) -> Tensor:
 
 
 def _references(
-    extractor: Extractor,
+    source: Taps | SameTap,
     saes: Sequence[LoadedSAE],
     prompts: Sequence[Prompt],
     detectors: list[dict[str, AbstractDetector]],
@@ -193,38 +230,52 @@ def _references(
 ) -> list[dict[str, Reference]]:
     per_token = [n for n in DETECTORS if LEVELS[n] == "token"]
     tokens: list[dict[str, list[Tensor]]] = [
-        {n: [] for n in per_token if not i or DETECTORS[n].needs_sae} for i in range(len(saes))
+        {n: [] for n in per_token if not shared or DETECTORS[n].needs_sae} for shared in source.shares
     ]
-    captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
-    for capture in track(captures, "moments of the scores", len(prompts), progress, lambda c: len(c.rows)):
-        for i, sae in enumerate(saes):
+    passes = source.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
+    for captures in track(passes, "moments of the scores", len(prompts), progress, lambda c: len(c[0].rows)):
+        for i, (sae, capture) in enumerate(zip(saes, captures, strict=True)):
             evidence = capture.evidence(sae.sae)
             for name, seen in tokens[i].items():
                 seen.append(detectors[i][name].score(evidence))
     found = [{name: reference_of(torch.cat(seen)) for name, seen in mine.items()} for mine in tokens]
-    return [found[0] | mine for mine in found]
+    return [found[0] | mine if shared else mine for mine, shared in zip(found, source.shares, strict=True)]
+
+
+class _Calibrated(NamedTuple):
+    """What the calibration prompts gave."""
+
+    scores: list[dict[str, Tensor]]
+    """Under each SAE: every score of every prompt."""
+    lengths: list[Tensor]
+    """Under each SAE: tokens of each prompt that counted."""
 
 
 def _calibration_scores(
-    extractor: Extractor,
+    source: Taps | SameTap,
     saes: Sequence[LoadedSAE],
     prompts: Sequence[Prompt],
     detectors: list[dict[str, AbstractDetector]],
     references: list[dict[str, Reference]],
     config: MeterConfig,
     progress: bool,
-) -> tuple[list[dict[str, Tensor]], Tensor]:
+) -> _Calibrated:
     scores = [{name: torch.zeros(len(prompts)) for name in all_score_names()} for _ in saes]
-    lengths = torch.zeros(len(prompts))
-    captures = extractor.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
-    for capture in track(captures, "calibration", len(prompts), progress, lambda c: len(c.rows)):
-        rows = torch.tensor(capture.rows)
-        tables = score_tables(capture, [sae.sae for sae in saes], detectors, references)
-        for mine, table in zip(scores, tables, strict=True):
+    lengths = [torch.zeros(len(prompts)) for _ in saes]
+    modules = [sae.sae for sae in saes]
+    passes = source.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
+    for captures in track(passes, "calibration", len(prompts), progress, lambda c: len(c[0].rows)):
+        rows = torch.tensor(captures[0].rows)
+        if isinstance(source, SameTap):
+            tables = score_tables(captures[0], modules, detectors, references)
+        else:
+            each = zip(captures, modules, detectors, references, strict=True)
+            tables = [score_tables(capture, [sae], [d], [r])[0] for capture, sae, d, r in each]
+        for mine, count, table, capture in zip(scores, lengths, tables, captures, strict=True):
             for name, values in table.items():
                 mine[name][rows] = values
-        lengths[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
-    return scores, lengths
+            count[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
+    return _Calibrated(scores, lengths)
 
 
 def _book(top: TopContexts, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> ContextBook:
