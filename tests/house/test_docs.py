@@ -18,6 +18,7 @@ from perimetry.cli import app
 from perimetry.config import Config, load_config
 from perimetry.errors import ConfigError
 from perimetry.pipeline.demo import DemoConfig
+from perimetry.pipeline.study_config import StudyConfig
 from perimetry.shift.clean import MeterConfig
 from perimetry.train import TrainConfig
 
@@ -26,9 +27,14 @@ README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if page.name != "cli.md"]
 """Pages that people wrote; `cli.md` is held to the help by its own test."""
-SECTIONS: dict[str, type[Config]] = {"train": TrainConfig, "calibrate": MeterConfig, "demo": DemoConfig}
+SECTIONS: dict[str, type[Config]] = {
+    "train": TrainConfig,
+    "calibrate": MeterConfig,
+    "demo": DemoConfig,
+    "study": StudyConfig,
+}
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-DEAR = ("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench")
+DEAR = ("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry study")
 """Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
 MEASURE = r"(?:AUROC|AUC|FVU|FPR|TPR|L0|accuracy|recall|precision|interval)"
@@ -101,7 +107,7 @@ def test_the_check_of_commands_sees_a_wrong_flag() -> None:
 
 def test_the_pages_show_every_command() -> None:
     shown = "\n".join(c for page in WRITTEN for c in commands(text_of(page)))
-    for verb in ("demo", "doctor", "assets list", "train", "calibrate", "score", "bench shift", "report"):
+    for verb in ("demo", "doctor", "assets list", "train", "calibrate", "score", "bench shift", "study", "report"):
         assert f"perimetry {verb}" in shown
 
 

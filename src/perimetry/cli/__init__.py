@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from perimetry import __version__
-from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, report, score, train
+from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, report, score, study, train
 from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ app.command(calibrate.calibrate)
 app.command(score.score)
 app.command(drift.drift)
 app.command(bench.app)
+app.command(study.study)
 app.command(report.report)
 
 

@@ -11,7 +11,9 @@ __all__ = ["report"]
 
 
 def report(
-    results: Annotated[Path, Parameter(help="The results.json of a demo or a bench, or the folder that holds it.")],
+    results: Annotated[
+        Path, Parameter(help="The results.json of a demo, a bench or a study, or the folder that holds it.")
+    ],
     *,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="HTML file; default: report.html beside it.")

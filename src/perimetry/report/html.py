@@ -1,11 +1,14 @@
 """Results to one self-contained HTML file: no request leaves the page, and every text in it is escaped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from perimetry.report.markup import Html, join, tag
 from perimetry.report.schema import Results, parse_results
-from perimetry.report.sections import sections
+from perimetry.report.schema_study import STUDY, StudyResults, parse_study
+from perimetry.report.sections import Section, sections
+from perimetry.report.study import study_sections
 from perimetry.report.style import SCRIPT, STYLE
 from perimetry.storage import write_bytes
 
@@ -15,17 +18,21 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 def build_report(results: dict[str, Any], out: Path) -> Path:
-    """Write the report of the content of a `results.json` to `out` and return that path.
+    """Write the report of the content of a `results.json`, of a bench or of a study, to `out` and return that path.
 
-    Errors: `ConfigError` when the results are not what `Results` describes, `StorageFull`, `StorageError`.
+    Errors: `ConfigError` when the results are not what `Results` or `StudyResults` describes, `StorageFull`, `StorageError`.
     """
-    write_bytes(out, render(parse_results(results)).encode())
+    found = parse_study(results) if results.get("kind") == STUDY else parse_results(results)
+    write_bytes(out, render(found).encode())
     return out
 
 
-def render(results: Results) -> str:
+def render(results: Results | StudyResults) -> str:
     """The page."""
-    parts = sections(results)
+    return _page(results, study_sections(results) if isinstance(results, StudyResults) else sections(results))
+
+
+def _page(results: Results | StudyResults, parts: Sequence[Section]) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -1,0 +1,67 @@
+"""`perimetry study`: layers, architectures, widths and seeds compared, the best confirmed once."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from perimetry.cli.common import ConfigFile, Device, DtypeFlag, Json, Out, Quiet, Threads, emit, note, wants_progress
+
+__all__ = ["study"]
+
+
+def study(
+    *,
+    out: Out = Path("runs/study"),
+    preset: Annotated[
+        str,
+        Parameter(
+            help="full (hours on two cores), quick (looks whether anything is wrong) or tiny (for tests: numbers mean nothing)."
+        ),
+    ] = "full",
+    model: Annotated[str | None, Parameter(help="Asset name, local folder or hub id.")] = None,
+    text: Annotated[str | None, Parameter(help="Clean text: asset name, .jsonl or folder; split by document.")] = None,
+    force: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Look at the test suites again, although they were looked at; the results count it."
+        ),
+    ] = False,
+    config: ConfigFile = None,
+    device: Device = "auto",
+    dtype: DtypeFlag = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train SAEs of several layers, architectures, widths and seeds, choose the best score on validation texts, confirm it on test texts once.
+
+    Killed at any moment, the same command continues and ends with the same numbers.
+    """
+    from perimetry.config import build, load_values
+    from perimetry.pipeline.study import run_study
+    from perimetry.pipeline.study_config import StudyConfig, with_preset
+    from perimetry.pipeline.study_table import show_study
+    from perimetry.runtime import RuntimeConfig, start
+
+    values = load_values(section="study", file=config, overrides={"model": model, "text": text})
+    settings = build(StudyConfig, with_preset(values, preset), "configuration [study]")
+    runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
+    flags = {"--preset": preset, "--model": model, "--text": text, "--config": config}
+    words = [w for flag, value in flags.items() if value is not None for w in (flag, str(value))]
+    results = run_study(
+        settings,
+        out,
+        runtime,
+        command=shlex.join(["perimetry", "study", *words, "--out", str(out)]),
+        force=force,
+        progress=wants_progress(quiet),
+        say=(lambda _: None) if quiet else note,
+    )
+
+    def human() -> None:
+        show_study(results)
+        note(f"{out / 'results.json'} and {out / 'report.html'}")
+
+    emit(results, json, human)
