@@ -24,6 +24,7 @@ from perimetry.storage import read_json, write_bytes, write_json
 sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its path alone
 
 from performance import VIEWS as PERFORMANCE
+from sceptic import VIEWS as SCEPTIC
 
 __all__ = ["FLAT", "VIEWS", "block", "fill", "pages", "read", "take"]
 
@@ -206,6 +207,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speeds": speeds,
     "verdicts": _of_results(verdict),
     **PERFORMANCE,
+    **SCEPTIC,
 }
 """View -> Markdown of a result file."""
 
@@ -231,9 +233,11 @@ def pages() -> list[Path]:
 
 
 def take(source: Path, name: str) -> Path:
-    """Copy the flat part of a results file to docs/results/NAME.json."""
+    """Copy the flat part of a results file to docs/results/NAME.json; the rows of a run of controls are its controls."""
     whole: dict[str, Any] = read_json(source)
     parse_results(whole)
+    if not whole["rows"] and whole.get("controls"):
+        whole["rows"] = whole["controls"]
     target = FOLDER / f"{name}.json"
     write_json(target, {key: whole[key] for key in FLAT if key in whole}, indent=0)
     return target

@@ -7,10 +7,12 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from perimetry.cli.common import ConfigFile, Device, Json, Out, Quiet, Threads, emit, note, wants_progress
+from perimetry.cli.controls import controls
 
 __all__ = ["app"]
 
 app = App(name="bench", help="Measure a meter on named suites.")
+app.command(controls)
 
 
 @app.command

@@ -6,10 +6,12 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from perimetry.config import Config
 from perimetry.errors import ConfigError
+from perimetry.report.schema_controls import ControlRow
 from perimetry.report.schema_readings import ConceptEntry, Example, ReadingEntry, TokenEntry
 
 __all__ = [
     "ConceptEntry",
+    "ControlRow",
     "DamageEntry",
     "DamagePoints",
     "Example",
@@ -236,6 +238,8 @@ class Results(Config):
     """False alarms on clean test prompts."""
     p_values: tuple[Histogram, ...] = ()
     """Histograms of clean p-values."""
+    controls: tuple[ControlRow, ...] = ()
+    """What a sceptic would try, and whether it came out as expected."""
     roc: tuple[RocCurve, ...] = ()
     """ROC curves at low false-alarm rates."""
     examples: tuple[Example, ...] = ()

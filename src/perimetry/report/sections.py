@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from perimetry.report.apart import benign_section
+from perimetry.report.controls import controls_section
 from perimetry.report.curves import dose_figures, figure, roc_figures
 from perimetry.report.damage import damage_section
 from perimetry.report.figures import Axis, Series, histogram, line_chart
@@ -48,6 +49,7 @@ def sections(results: Results) -> list[Section]:
     """All sections that have something to show."""
     found = [
         Section("verdict", "What came out", _verdicts(results)),
+        Section("controls", "What a sceptic would try", controls_section(results)),
         Section("doses", "Score against dose", dose_figures(results)),
         Section("detectors", "Every detector and baseline", _suites(results)),
         Section("roc", "At few false alarms", roc_figures(results)),
