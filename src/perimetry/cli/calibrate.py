@@ -12,13 +12,22 @@ __all__ = ["calibrate"]
 
 def calibrate(
     *,
-    sae: Annotated[Path, Parameter(help="The SAE: a folder that `perimetry train` wrote, or one of SAELens v6.")],
+    sae: Annotated[
+        list[Path],
+        Parameter(
+            help="The SAE: a folder that `perimetry train` wrote, or one of SAELens v6. Repeated, with SAEs of other layers "
+            "of the same model: one meter over all these layers."
+        ),
+    ],
     text: Annotated[str, Parameter(help="Clean text: asset name, .jsonl, .txt or folder.")],
     out: Out,
     model: Annotated[
         str | None, Parameter(help="Asset name, local folder or hub id; default: what the SAE was trained on.")
     ] = None,
-    layer: Annotated[int | None, Parameter(help="Block to tap; default: what the SAE was trained on.")] = None,
+    layer: Annotated[
+        list[int] | None,
+        Parameter(help="Block to tap, once for each --sae; default: what the SAE was trained on."),
+    ] = None,
     main: Annotated[str | None, Parameter(help="Detector that gives the score, with its pooling.")] = None,
     prompts: Annotated[int | None, Parameter(help="Calibration prompts.")] = None,
     profile_tokens: Annotated[int | None, Parameter(help="Tokens of the profile of what is normal.")] = None,
@@ -39,7 +48,8 @@ def calibrate(
     calibration.
     """
     from perimetry.config import load_config
-    from perimetry.pipeline.calibration import run_calibration
+    from perimetry.errors import UsageError
+    from perimetry.pipeline.calibration import run_calibration, run_taps_calibration
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.clean import MeterConfig
 
@@ -55,21 +65,50 @@ def calibrate(
         },
     )
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
-    done = run_calibration(
-        sae, text, out, settings, runtime, model=model, layer=layer, dtype=dtype, progress=wants_progress(quiet)
-    )
+    progress, layers = wants_progress(quiet), layer or []
+    if len(sae) > 1:
+        taps = run_taps_calibration(
+            sae, text, out, settings, runtime, model=model, layers=layers, dtype=dtype, progress=progress
+        )
+        found = taps.meter.summary() | {"path": str(out), "digest": taps.digest}
+        emit(found, json, lambda: _show_taps(out, found))
+        return
+    if len(layers) > 1:
+        raise UsageError(f"one SAE and {len(layers)} layers were given; give --layer once for each --sae")
+    one = layers[0] if layers else None
+    done = run_calibration(sae[0], text, out, settings, runtime, model=model, layer=one, dtype=dtype, progress=progress)
     summary: dict[str, Any] = done.meter.summary() | {"path": str(out), "digest": done.digest}
 
     emit(summary, json, lambda: _show(out, summary))
 
 
+def _show_taps(out: Path, summary: dict[str, Any]) -> None:
+    for name, tap in summary["taps"].items():
+        _rows(out / "taps" / name, tap)
+    note(f"{out}: smallest p-value of {len(summary['taps'])} taps, {summary['calibration_prompts']} clean prompts")
+    for row in summary["false_alarms"]:
+        note(
+            f"  {row['group']}: alpha {row['alpha']:g}, expected false alarms at most {row['expected']:.4g} ({row['n']} clean "
+            "prompts)"
+        )
+    _next(out)
+
+
 def _show(out: Path, summary: dict[str, Any]) -> None:
+    _rows(out, summary)
+    _next(out)
+
+
+def _rows(out: Path, summary: dict[str, Any]) -> None:
     note(f"{out}: {summary['detector']} at layer {summary['layer']}, {summary['calibration_prompts']} clean prompts")
     for row in summary["false_alarms"]:
         note(
             f"  {row['group']}: alpha {row['alpha']:g} {_where(row['threshold'])}, realised false alarms within "
             f"[{row['low']:.4g}, {row['high']:.4g}]"
         )
+
+
+def _next(out: Path) -> None:
     note(f'next: perimetry score {out} "a prompt to read"')
 
 

@@ -49,12 +49,12 @@ def score(
     """Read prompts with a calibrated meter.
 
     Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
-    flagged, group, tokens_scored, truncated, scores. With --batch-fdr all prompts are read before the first is shown.
+    flagged, group, tokens_scored, truncated, scores; of a meter over several layers also taps. With --batch-fdr all prompts are read before the first is shown.
     """
     from perimetry.errors import UsageError
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.discoveries import with_discoveries
-    from perimetry.shift.loading import load_meter
+    from perimetry.shift.multi_loading import load_reader
     from perimetry.ui import track
 
     if bool(texts) == (input is not None):
@@ -64,7 +64,7 @@ def score(
     if not prompts:
         note(f"{input} holds no line, so there is nothing to read")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    reader = load_meter(meter, runtime=runtime, model=model, dtype=dtype)
+    reader = load_reader(meter, runtime=runtime, model=model, dtype=dtype)
     found = reader.readings(
         prompts,
         ids=ids,

@@ -58,6 +58,9 @@ def show_reading(reading: Reading, text: str, console: Console | None = None) ->
         + f"; {reading.tokens_scored} tokens scored, {reading.tokens_excluded} excluded"
         + ("  [yellow](cut to the context)[/]" if reading.truncated else "")
     )
+    for name, tap in (reading.taps or {}).items():
+        mark = "  [bold]<[/] tokens and concepts below" if name == reading.tap else ""
+        console.print(f"  {escape(name)}: score {tap.score:.4g}, p {tap.p_value:.3g}{mark}")
     console.print(heat_text(reading) if reading.tokens else Text(visible(text)))
     if reading.concepts:
         table = Table(title="concepts that speak for the score", title_justify="left", expand=False)

@@ -1,5 +1,6 @@
 """`perimetry calibrate`: from an SAE and clean text to a meter on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +11,17 @@ from perimetry.activations.tap import Tap
 from perimetry.artifact import require_replaceable
 from perimetry.assets import Document, read_texts
 from perimetry.config import build
-from perimetry.errors import ConfigError, PerimetryError, TooFewSamples
+from perimetry.errors import ConfigError, ModelMismatch, PerimetryError, TooFewSamples
 from perimetry.runtime import DTYPES, Runtime
 from perimetry.sae.formats import LoadedSAE, load_sae
 from perimetry.shift.clean import MeterConfig, split_clean
 from perimetry.shift.evidence import Extractor
-from perimetry.shift.fit import check_origin, fit_meters
+from perimetry.shift.fit import check_origin, fit_meters, fit_taps
 from perimetry.shift.meter import KIND, Meter
+from perimetry.shift.multi import MULTI_KIND, MultiMeter
+from perimetry.shift.taps import Taps
 
-__all__ = ["Calibrated", "are_prompts", "fitted_policy", "run_calibration"]
+__all__ = ["Calibrated", "CalibratedTaps", "are_prompts", "fitted_policy", "run_calibration", "run_taps_calibration"]
 
 POLICY_TEXTS = 64
 
@@ -27,6 +30,15 @@ class Calibrated(NamedTuple):
     """A meter that was fitted and saved."""
 
     meter: Meter
+    """Ready to score."""
+    digest: str
+    """Identity of the artifact."""
+
+
+class CalibratedTaps(NamedTuple):
+    """A meter over several layers that was fitted and saved."""
+
+    meter: MultiMeter
     """Ready to score."""
     digest: str
     """Identity of the artifact."""
@@ -70,6 +82,13 @@ def _require_block(sae: LoadedSAE, path: Path) -> None:
         )
 
 
+def _layer(sae: LoadedSAE, path: Path, layer: int | None) -> int:
+    where = layer if layer is not None else sae.info.layer
+    if where is None:
+        raise ConfigError(f"the SAE at {path} does not say its layer; give --layer")
+    return where
+
+
 def run_calibration(
     sae_path: Path,
     text: str,
@@ -93,9 +112,7 @@ def run_calibration(
     if name is None:
         raise ConfigError(f"the SAE at {sae_path} does not say its model; give --model")
     _require_block(sae, sae_path)
-    where = layer if layer is not None else sae.info.layer
-    if where is None:
-        raise ConfigError(f"the SAE at {sae_path} does not say its layer; give --layer")
+    where = _layer(sae, sae_path, layer)
     if dtype == "auto" and sae.info.dtype in DTYPES:
         runtime = runtime._replace(dtype=DTYPES[sae.info.dtype])
     lm = load_language_model(name, runtime, progress=progress)
@@ -106,3 +123,60 @@ def run_calibration(
     parts = split_clean(extractor, documents, config, passages=cut)
     meter = fit_meters(extractor, [sae], parts, config, details={"text": text}, progress=progress)[0]
     return Calibrated(meter, meter.save(out))
+
+
+def run_taps_calibration(
+    sae_paths: Sequence[Path],
+    text: str,
+    out: Path,
+    config: MeterConfig,
+    runtime: Runtime,
+    *,
+    model: str | None = None,
+    layers: Sequence[int] = (),
+    dtype: str = "auto",
+    progress: bool = False,
+) -> CalibratedTaps:
+    """Fit a meter over several layers of one model, an SAE for each, from shared forward passes, and save it to `out`.
+
+    `layers`: the block of each SAE in order, where the SAEs do not say it. Errors: as `run_calibration`, `ModelMismatch` for SAEs
+    of different models, and those of `Taps`.
+    """
+    require_replaceable(out, MULTI_KIND)
+    if layers and len(layers) != len(sae_paths):
+        raise ConfigError(
+            f"{len(sae_paths)} SAEs and {len(layers)} layers were given; give --layer once for each --sae, or never"
+        )
+    saes: list[LoadedSAE] = [load_sae(path) for path in sae_paths]
+    names = list(dict.fromkeys(s.info.model for s in saes if s.info.model is not None)) if model is None else [model]
+    if not names:
+        raise ConfigError(f"the SAE at {sae_paths[0]} does not say its model; give --model")
+    if len(names) > 1:
+        raise ModelMismatch(
+            f"the SAEs were trained on {' and '.join(map(repr, names))}; the taps of one meter read one model; give SAEs of one "
+            "model, or say with --model where it lies"
+        )
+    for sae, path in zip(saes, sae_paths, strict=True):
+        _require_block(sae, path)
+    given = layers or [None] * len(saes)
+    where = [_layer(sae, path, layer) for sae, path, layer in zip(saes, sae_paths, given, strict=True)]
+    # The order on the command line says nothing, so that the same SAEs give the same meter.
+    saes = [saes[i] for i in sorted(range(len(saes)), key=lambda i: where[i])]
+    first = saes[0].info.dtype
+    if dtype == "auto" and first in DTYPES:
+        runtime = runtime._replace(dtype=DTYPES[first])
+    lm = load_language_model(names[0], runtime, progress=progress)
+    documents = list(read_texts(text, progress=progress))
+    taps = Taps(
+        [
+            Extractor(lm, layer, fitted_policy(lm, layer, sae.info.policy, documents))
+            for layer, sae in zip(sorted(where), saes, strict=True)
+        ]
+    )
+    for sae, extractor in zip(saes, taps.extractors, strict=True):
+        check_origin(sae, extractor)
+    cut = config.passages if config.passages is not None else not are_prompts(text)
+    parts = split_clean(taps.extractors[0], documents, config, passages=cut)
+    fitted = fit_taps(taps, saes, parts, config, details={"text": text}, progress=progress)
+    meter = MultiMeter.of(fitted, groups=config.groups, minimum=config.minimum)
+    return CalibratedTaps(meter, meter.save(out))

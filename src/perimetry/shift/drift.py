@@ -29,6 +29,7 @@ from perimetry.runtime import generator
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.drift_alarms import AlarmBudget, Stratum, alarm_budget
 from perimetry.shift.drift_effects import Effect, effects
+from perimetry.shift.drift_taps import TapScores, rank_together
 from perimetry.shift.drift_tests import DriftTest, ks_score, ks_within_groups, mmd
 from perimetry.shift.reading import Reading
 
@@ -69,12 +70,17 @@ class DriftReference:
         digest: str,
         *,
         joint: dict[str, Float[Tensor, " prompt"]] | None = None,
+        taps: TapScores | None = None,
     ) -> None:
-        """`joint`: scores of clean readings made later, for a meter too old to know which of its scores go together."""
+        """`joint`: scores of clean readings made later, for a meter too old to know which of its scores go together.
+
+        `taps`: where the main score is made of ranks in several taps, the scores behind those of the clean prompts.
+        """
         self.calibration = calibration
         self.main = main
         self.digest = digest
         self.joint = joint
+        self.taps = taps
 
     def rows(self, names: Sequence[str]) -> Float[Tensor, "prompt score"]:
         """Several scores of each clean prompt. Errors: `UsageError` for a meter that did not keep them."""
@@ -103,6 +109,20 @@ class DriftReference:
                     f"reading {reading.id!r} judges by {reading.detector!r}, and the meter by {self.main!r}; read the "
                     "prompts again with this meter"
                 )
+            wanted = () if self.taps is None else self.taps.names
+            if set(reading.taps or {}) != set(wanted):
+                raise UsageError(
+                    f"reading {reading.id!r} carries the taps {', '.join(reading.taps or {}) or 'none'}, and the meter has "
+                    f"{', '.join(wanted) or 'none'}; read the prompts again with this meter"
+                )
+
+    def beside(self, readings: list[Reading], alpha: float) -> "tuple[DriftReference, list[Reading]]":
+        """The clean side and the readings, comparable: made of ranks in several taps, they are ranked anew in one bag."""
+        if self.taps is None:
+            return self, readings
+        found = rank_together(self.taps, self.main, readings, alpha)
+        joint = (self.joint or {}) | {self.main: found.clean}
+        return DriftReference(found.calibration, self.main, self.digest, joint=joint, taps=self.taps), found.readings
 
 
 class WindowDrift(NamedTuple):
@@ -172,10 +192,10 @@ def drift(
     _check(config, readings)
     reference.check(readings)
     names = _names(reference, readings, config)
-    clean = reference.rows(names)
+    reference.rows(names)
     windows = _windows(readings, config.window)
     for index, window in enumerate(windows):
-        yield _judge(reference, names, clean, window, index, config.budget / len(windows), config)
+        yield _judge(reference, names, window, index, config.budget / len(windows), config)
 
 
 def _check(config: DriftConfig, readings: Sequence[Reading]) -> None:
@@ -204,7 +224,6 @@ def _names(reference: DriftReference, readings: Sequence[Reading], config: Drift
 def _judge(
     reference: DriftReference,
     names: Sequence[str],
-    clean: Float[Tensor, "prompt score"],
     window: Sequence[Reading],
     index: int,
     level: float,
@@ -217,6 +236,8 @@ def _judge(
             "are wanted; give larger windows, and each prompt its own id"
         )
     draw = generator(config.seed * 1_000_003 + index)
+    reference, kept = reference.beside(kept, config.alpha)
+    clean = reference.rows(names)
     seen = torch.tensor([[r.scores[n] for n in names] for r in kept])
     strata = _strata(reference, kept, config.alpha)
     # A test of which one in TESTS can decide must be able to reach its share of the level.

@@ -9,7 +9,7 @@ from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import Artifact, read_artifact
 from perimetry.config import build
-from perimetry.errors import CorruptArtifact, DtypeMismatch, ModelMismatch, PolicyMismatch, UnknownName
+from perimetry.errors import CorruptArtifact, DtypeMismatch, Incompatible, ModelMismatch, PolicyMismatch, UnknownName
 from perimetry.runtime import DTYPES, Runtime, dtype_name, start
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.base import AbstractSAE, SAEState
@@ -40,6 +40,11 @@ def load_meter(
     given, must be those that the meter was made with. Errors: `MissingFile`, `CorruptArtifact`, `Incompatible`,
     `ModelMismatch`, `DtypeMismatch`, `PolicyMismatch`, `WidthMismatch`.
     """
+    if (path / "multi.json").is_file():
+        raise Incompatible(
+            f"{path} is a meter over several layers, a meter of one was wanted; give the folder of one of its taps, such as "
+            f"{next(iter(sorted((path / 'taps').glob('*'))), path / 'taps')}"
+        )
     artifact = read_artifact(path, KIND)
     document = artifact.documents.get("meter")
     if not isinstance(document, dict):

@@ -2,7 +2,15 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["ConceptEvidence", "ExpectedConcept", "FiredConcept", "HotToken", "Reading", "TokenReading"]
+__all__ = [
+    "ConceptEvidence",
+    "ExpectedConcept",
+    "FiredConcept",
+    "HotToken",
+    "Reading",
+    "TapReading",
+    "TokenReading",
+]
 
 
 class ConceptEvidence(NamedTuple):
@@ -84,6 +92,28 @@ class HotToken(NamedTuple):
         return plain | {"fired": [f._asdict() for f in self.fired], "instead": [e._asdict() for e in self.instead]}
 
 
+class TapReading(NamedTuple):
+    """What one tap of a meter over several layers says of a prompt: as its own meter alone would."""
+
+    score: float
+    """As in `Reading`, of the tap's main detector."""
+    p_value: float
+    """As in `Reading`, for this tap alone. The smallest of several is no p-value; that of the reading is."""
+    flagged: bool
+    """Whether `p_value` is at most the reading's `alpha`."""
+    tokens: tuple[TokenReading, ...] = ()
+    """Per-token scores, in order."""
+    concepts: tuple[ConceptEvidence, ...] = ()
+    """The concepts that speak loudest for the score."""
+    hot: tuple[HotToken, ...] = ()
+    """The tokens that score highest, hottest first."""
+
+    def to_json(self, *, tokens: bool = False, concepts: bool = False) -> dict[str, Any]:
+        """Plain values."""
+        line: dict[str, Any] = {"score": self.score, "p_value": self.p_value, "flagged": self.flagged}
+        return line | _evidence(self, tokens=tokens, concepts=concepts)
+
+
 class Reading(NamedTuple):
     """How far one prompt lies outside what the model knows."""
 
@@ -123,6 +153,10 @@ class Reading(NamedTuple):
     """The false discovery rate that was asked of the batch."""
     hot: tuple[HotToken, ...] = ()
     """The tokens that score highest, hottest first, each with its concepts and with what was to be expected instead."""
+    taps: dict[str, TapReading] | None = None
+    """What each tap says, for a meter over several layers; None for a meter of one."""
+    tap: str | None = None
+    """The tap with the smallest p-value, from which `tokens`, `concepts` and `hot` are."""
 
     def to_json(self, *, tokens: bool = False, concepts: bool = False) -> dict[str, Any]:
         """Plain values in the order of the documented JSONL line."""
@@ -143,9 +177,17 @@ class Reading(NamedTuple):
         }
         if self.q is not None:
             line |= {"q": self.q, "fdr": self.fdr}
-        if tokens:
-            line["tokens"] = [t._asdict() for t in self.tokens]
-        if concepts:
-            line["concepts"] = [c._asdict() for c in self.concepts]
-            line["hot"] = [token.to_json() for token in self.hot]
-        return line
+        if self.taps is not None:
+            line["tap"] = self.tap
+            line["taps"] = {name: tap.to_json(tokens=tokens, concepts=concepts) for name, tap in self.taps.items()}
+        return line | _evidence(self, tokens=tokens, concepts=concepts)
+
+
+def _evidence(reading: Reading | TapReading, *, tokens: bool, concepts: bool) -> dict[str, Any]:
+    line: dict[str, Any] = {}
+    if tokens:
+        line["tokens"] = [t._asdict() for t in reading.tokens]
+    if concepts:
+        line["concepts"] = [c._asdict() for c in reading.concepts]
+        line["hot"] = [token.to_json() for token in reading.hot]
+    return line
