@@ -189,6 +189,25 @@ def test_a_benchmark_becomes_a_table(tmp_path: Path) -> None:
     assert "p, 2 threads, torch 2, 2026-01-02." in text
 
 
+def test_controls_become_a_table_that_hides_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"control": "untrained_sae", "detector": "l0", "against": "l0, untrained SAE", "dose": 0.2, "seed": 0}
+    row |= {"metric": "auroc_difference", "expected": "above 0", "holds": True, "method": "m"}
+    row |= {"estimate": 0.25, "low": 0.2, "high": 0.3, "n": 1000}
+    rows = [row, {**row, "holds": False, "dose": 0.05, "estimate": 0.01}, {**row, "holds": None, "expected": ""}]
+    whole = {"command": "perimetry bench controls m", "version": "0.1.0", "date": "2026-01-02T03", "rows": []}
+    whole |= {"controls": rows, "subtitle": "a model", "hardware": {"processor": "p", "cores": 2, "torch": "2"}}
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    monkeypatch.setattr(script(), "FOLDER", tmp_path / "kept")
+    kept = json.loads(script().take(tmp_path / "results.json", "controls").read_text())
+    assert kept["rows"] == rows, "the rows of a run of controls are its controls"
+    text = script().block("controls", "controls", tmp_path / "kept")
+    first = "| An SAE that learned nothing | `l0` | l0, untrained SAE |"
+    assert f"{first} 20 % | auroc difference | 0.250 (0.200 to 0.300) | 1,000 | above 0 | holds |" in text
+    assert f"{first} 5 % | auroc difference | 0.010 (0.200 to 0.300) | 1,000 | above 0 | **fails** |" in text
+    assert "1 of 2 controls hold, 1 fail." in text
+    assert text.endswith("torch 2, 2026-01-02. a model")
+
+
 def test_a_reading_is_printed_as_it_was(tmp_path: Path) -> None:
     whole = {"command": 'perimetry score m "a"', "printed": "0  inside\n\n", "rows": []}
     (tmp_path / "reading.json").write_text(json.dumps(whole))
