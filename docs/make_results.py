@@ -23,6 +23,8 @@ from perimetry.storage import read_json, write_bytes, write_json
 
 sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its path alone
 
+from compared import VIEWS as COMPARED
+from compared import taken
 from performance import VIEWS as PERFORMANCE
 from sceptic import VIEWS as SCEPTIC
 
@@ -34,6 +36,8 @@ MARKED = re.compile(r"(<!-- results:([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", 
 FLAT = (
     *("command", "version", "hardware", "date", "title", "subtitle", "main", "validation"),
     *("rows", "seeds", "matching", "false_alarms", "configuration"),
+    # Of a study:
+    *("kind", "rule", "cells", "saes", "chosen", "chosen_baseline", "compared", "confirmed"),
 )
 """What is kept of a results file; the rest belongs to the report."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
@@ -206,6 +210,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "short": _of_results(short),
     "speeds": speeds,
     "verdicts": _of_results(verdict),
+    **COMPARED,
     **PERFORMANCE,
     **SCEPTIC,
 }
@@ -233,9 +238,15 @@ def pages() -> list[Path]:
 
 
 def take(source: Path, name: str) -> Path:
-    """Copy the flat part of a results file to docs/results/NAME.json; the rows of a run of controls are its controls."""
+    """Copy the flat part of a results file to docs/results/NAME.json; the rows of a run of controls are its controls.
+
+    Of a study the rows of the validation texts stay out, their means stand in `cells`.
+    """
     whole: dict[str, Any] = read_json(source)
-    parse_results(whole)
+    if whole.get("kind") == "study":
+        whole = taken(whole)
+    else:
+        parse_results(whole)
     if not whole["rows"] and whole.get("controls"):
         whole["rows"] = whole["controls"]
     target = FOLDER / f"{name}.json"

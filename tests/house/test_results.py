@@ -11,6 +11,7 @@ import pytest
 
 from perimetry.errors import ConfigError
 from report.samples import results as sample_results
+from report.study_samples import RESULTS as STUDY
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "results"
@@ -227,3 +228,23 @@ def test_check_only_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "docs/results/none-such.json" in page.read_text()
     monkeypatch.setattr(sys, "argv", ["make_results.py", "--check"])
     assert script().main() == 0
+
+
+def test_a_study_is_taken_without_its_validation_rows_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "results.json"
+    first = STUDY["rows"][0]
+    source.write_text(json.dumps(STUDY | {"rows": [first | {"split": "validation"}, *STUDY["rows"]]}))
+    monkeypatch.setattr(script(), "FOLDER", tmp_path)
+    taken = json.loads(script().take(source, "study").read_text(encoding="utf-8"))
+    assert taken["rows"] == STUDY["rows"]
+    text = script().block("study", "study", tmp_path)
+    assert text.startswith("* Chosen of 5 concept scores: energy (layer 12, standard 64), validation AUROC .830")
+    assert "* **holds:** typos, test: energy beats nll" in text
+    assert "| layer | topk | standard |" in text
+    assert "| 6 | 0.640 `l0` | 0.550 `energy` |" in text
+    assert "| typos | mean | `energy` minus `nll` | 0.034 (0.012 to 0.056) | 0.024 to 0.044 | 40 |" in text
+    source.write_text(json.dumps({k: v for k, v in STUDY.items() if k != "chosen"}))
+    with pytest.raises(ConfigError, match="these results of a study cannot be shown"):
+        script().take(source, "study")

@@ -7,8 +7,9 @@ from perimetry.report.measures import more
 from perimetry.report.schema_study import ConfirmedSeeds, StudiedRow, StudiedScore, StudyResults
 from perimetry.report.sections import Section
 from perimetry.report.tables import matching_table, settings_table
+from perimetry.report.verdicts import Tone, Verdict
 
-__all__ = ["study_sections"]
+__all__ = ["best_cells", "dictionary_names", "study_sections", "study_verdicts"]
 
 LEADERS = 20
 Place = tuple[int, str]
@@ -34,40 +35,39 @@ def _place(score: StudiedScore) -> str:
     return f"{score.detector} (layer {score.layer}{sae})"
 
 
-def _verdict(results: StudyResults) -> Html:
+def study_verdicts(results: StudyResults) -> list[Verdict]:
+    """What was chosen, and in a sentence a suite what the test suites said of it, whichever way it went."""
     one, other, said = results.chosen, results.chosen_baseline, results.compared
-    items = [
-        tag(
-            "li",
-            f"Chosen of {said['concept']} concept scores: {_place(one)}, validation AUROC {number(one.mean)}; of "
-            f"{said['baseline']} baselines: {_place(other)}, {number(other.mean)}.",
-            class_="plain",
-        )
-    ]
+    chosen = (
+        f"Chosen of {said['concept']} concept scores: {_place(one)}, validation AUROC {number(one.mean)}; of "
+        f"{said['baseline']} baselines: {_place(other)}, {number(other.mean)}."
+    )
+    found = [Verdict("plain", chosen)]
     for row in results.confirmed.over_seeds:
         if row.metric == "auroc_difference" and not row.dose:
-            tone = "good" if row.low > 0 else "bad" if row.high < 0 else "open"
+            tone: Tone = "good" if row.low > 0 else "bad" if row.high < 0 else "open"
             did = {"good": "beats", "bad": "loses to", "open": "is not told apart from"}[tone]
             text = (
                 f"{row.suite}, test: {one.detector} {did} {other.detector}, difference of AUROC {number(row.mean)} "
                 f"({number(row.low)} to {number(row.high)}; {row.n_pairs} pairs, mean of {row.seeds} SAE seed(s), least "
                 f"{number(row.least)}, greatest {number(row.greatest)})."
             )
-            items.append(tag("li", text, class_=tone))
+            found.append(Verdict(tone, text))
     looks = results.confirmed.looks
     if looks > 1:
-        items.append(tag("li", f"The test suites were looked at {looks} times, not once.", class_="bad"))
+        found.append(Verdict("bad", f"The test suites were looked at {looks} times, not once."))
+    return found
+
+
+def _verdict(results: StudyResults) -> Html:
+    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in study_verdicts(results)]
     return join([tag("ul", *items, class_="verdicts"), tag("p", results.rule, class_="muted")])
 
 
 def _heat(results: StudyResults) -> Html:
     concepts = [score for score in results.cells if score.kind == "concept"]
     bare = [score for score in results.cells if score.kind == "baseline" and not score.architecture]
-    several = len({score.width for score in concepts}) > 1
-
-    def column(score: StudiedScore) -> str:
-        return f"{score.architecture} {score.width}" if several else score.architecture
-
+    column = dictionary_names(concepts)
     best = _map("Best concept score of each cell; the best of many, so somewhat too high", concepts, column)
     main = [score for score in concepts if score.detector == results.main]
     named = _map(f"{results.main}, the score that was named before", main, column) if main else None
@@ -76,13 +76,25 @@ def _heat(results: StudyResults) -> Html:
     return join([note, best, named, none])
 
 
-def _map(caption: str, scores: Iterable[StudiedScore], column: Callable[[StudiedScore], str]) -> Html:
-    """Layers down, dictionaries across; the best score of each, the best of all in bold."""
+def dictionary_names(scores: Iterable[StudiedScore]) -> Callable[[StudiedScore], str]:
+    """How the columns of a map are called: with the width where there are several."""
+    several = len({score.width for score in scores}) > 1
+    return lambda score: f"{score.architecture} {score.width}" if several else score.architecture
+
+
+def best_cells(scores: Iterable[StudiedScore], column: Callable[[StudiedScore], str]) -> dict[Place, StudiedScore]:
+    """The best score of each layer and column."""
     cells: dict[Place, StudiedScore] = {}
     for score in scores:
         place = (score.layer, column(score))
         if place not in cells or score.mean > cells[place].mean:
             cells[place] = score
+    return cells
+
+
+def _map(caption: str, scores: Iterable[StudiedScore], column: Callable[[StudiedScore], str]) -> Html:
+    """Layers down, dictionaries across; the best score of each, the best of all in bold."""
+    cells = best_cells(scores, column)
     columns = list(dict.fromkeys(name for _, name in cells))
     top = max(score.mean for score in cells.values())
     head = tag("tr", tag("th", "layer", scope="col"), *(tag("th", name, scope="col", class_="num") for name in columns))
