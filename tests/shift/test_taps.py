@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ OPEN = TokenPolicy().fitted(1e9)
 def counting(lm: LanguageModel) -> Iterator[list[str]]:
     """Which blocks run, and the head, in order."""
     ran: list[str] = []
-    named = [(str(i), block) for i, block in enumerate(lm.blocks)] + [("head", lm.model.get_output_embeddings())]
+    named: list[tuple[str, Any]] = [(str(i), block) for i, block in enumerate(lm.blocks)]
+    named.append(("head", lm.model.get_output_embeddings()))
     handles = [m.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, m in named]
     try:
         yield ran

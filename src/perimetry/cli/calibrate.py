@@ -1,11 +1,15 @@
 """`perimetry calibrate`: fit a meter on clean text."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from perimetry.cli.common import ConfigFile, Device, DtypeFlag, Json, Out, Quiet, Threads, emit, note, wants_progress
+
+if TYPE_CHECKING:
+    from perimetry.runtime import Runtime
+    from perimetry.shift.clean import MeterConfig
 
 __all__ = ["calibrate"]
 
@@ -48,8 +52,6 @@ def calibrate(
     calibration.
     """
     from perimetry.config import load_config
-    from perimetry.errors import UsageError
-    from perimetry.pipeline.calibration import run_calibration, run_taps_calibration
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.clean import MeterConfig
 
@@ -65,20 +67,32 @@ def calibrate(
         },
     )
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
-    progress, layers = wants_progress(quiet), layer or []
-    if len(sae) > 1:
-        taps = run_taps_calibration(
-            sae, text, out, settings, runtime, model=model, layers=layers, dtype=dtype, progress=progress
-        )
+    given: dict[str, Any] = {"model": model, "dtype": dtype, "progress": wants_progress(quiet)}
+    _fit(sae, layer or [], text, out, settings, runtime, json, given)
+
+
+def _fit(
+    saes: list[Path],
+    layers: list[int],
+    text: str,
+    out: Path,
+    settings: "MeterConfig",
+    runtime: "Runtime",
+    json: bool,
+    given: dict[str, Any],
+) -> None:
+    from perimetry.errors import UsageError
+    from perimetry.pipeline.calibration import run_calibration, run_taps_calibration
+
+    if len(saes) > 1:
+        taps = run_taps_calibration(saes, text, out, settings, runtime, layers=layers, **given)
         found = taps.meter.summary() | {"path": str(out), "digest": taps.digest}
         emit(found, json, lambda: _show_taps(out, found))
         return
     if len(layers) > 1:
         raise UsageError(f"one SAE and {len(layers)} layers were given; give --layer once for each --sae")
-    one = layers[0] if layers else None
-    done = run_calibration(sae[0], text, out, settings, runtime, model=model, layer=one, dtype=dtype, progress=progress)
+    done = run_calibration(saes[0], text, out, settings, runtime, layer=layers[0] if layers else None, **given)
     summary: dict[str, Any] = done.meter.summary() | {"path": str(out), "digest": done.digest}
-
     emit(summary, json, lambda: _show(out, summary))
 
 
