@@ -15,9 +15,11 @@ from perimetry.errors import CorruptArtifact, UsageError
 from perimetry.runtime import generator
 from perimetry.shift.drift import DriftConfig, DriftReference, drift
 from perimetry.shift.drift_files import load_reference, read_readings
-from perimetry.shift.drift_taps import TapScores, rank_together
-from perimetry.shift.joint import JointCalibration, union_score
+from perimetry.shift.drift_taps import TapScores, make_alike
+from perimetry.shift.joint import JointCalibration, Yardstick
 from perimetry.shift.reading import Reading, TapReading
+
+STICK = Yardstick(torch.zeros(2), torch.full((2,), 2**0.5))
 
 
 def reading(number: int, scores: torch.Tensor, joint: JointCalibration, length: float) -> Reading:
@@ -50,11 +52,11 @@ def simulated(seed: int, moved: float = 0.0, window: int = 60) -> tuple[DriftRef
     scores = torch.randn(100 + window, 1, generator=draw) + torch.randn(100 + window, 2, generator=draw)
     scores[100:, 1] += moved
     lengths = torch.randint(5, 50, (100 + window,), generator=draw).float()
-    joint = JointCalibration.fit(scores[:100], lengths[:100], groups=2, minimum=30)
+    joint = JointCalibration.fit(scores[:100], lengths[:100], STICK, groups=2, minimum=30)
     rows = [reading(i, s, joint, float(n)) for i, (s, n) in enumerate(zip(scores[100:], lengths[100:], strict=True))]
-    clean = union_score(joint.scores)
+    clean = STICK.height(joint.scores)
     names = TapScores(("a", "b"), joint)
-    empty = rank_together(names, "least_p", rows[:1], 0.05).calibration
+    empty = make_alike(names, "least_p", rows[:1], 0.05).calibration
     return DriftReference(empty, "least_p", "d", joint={"least_p": clean}, taps=names), rows
 
 
@@ -74,17 +76,19 @@ def test_a_window_that_moved_in_one_tap_is_found() -> None:
         next(iter(drift(*simulated(seed, moved=4.0), DriftConfig(permutations=99, resamples=20)))) for seed in range(5)
     ]
     assert all(w.drifted for w in found)
+    assert all(w.alarms.realised > 4 * w.alarms.expected for w in found)
 
 
 def test_clean_prompts_and_readings_are_treated_alike() -> None:
     reference, rows = simulated(3)
     assert reference.taps is not None
     joint = reference.taps.joint
-    found = rank_together(reference.taps, "least_p", rows, 0.05)
-    bag = torch.cat([joint.scores, torch.tensor([[t.score for t in (r.taps or {}).values()] for r in rows])])
-    assert torch.equal(torch.cat([found.clean, torch.tensor([r.score for r in found.readings])]), union_score(bag))
+    found = make_alike(reference.taps, "least_p", rows, 0.05)
+    seen = torch.tensor([[t.score for t in (r.taps or {}).values()] for r in rows])
+    assert torch.equal(found.clean, STICK.height(joint.scores))
+    assert [r.score for r in found.readings] == STICK.height(seen).tolist()
     turned = [r._replace(taps=dict(reversed((r.taps or {}).items()))) for r in rows]
-    again = rank_together(reference.taps, "least_p", turned, 0.05)
+    again = make_alike(reference.taps, "least_p", turned, 0.05)
     assert [r.score for r in again.readings] == [r.score for r in found.readings], "taps go by name, not by place"
     assert all(r.flagged == (r.p_value <= 0.05) for r in found.readings)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from perimetry.errors import CorruptArtifact, NonFinite, TooFewSamples, UsageError
 from perimetry.runtime import generator
 from perimetry.shift.conformal import Calibration, conformal_p
-from perimetry.shift.joint import JointCalibration, least_p, union_score
+from perimetry.shift.joint import JointCalibration, Yardstick, least_p
 
 
 def by_definition(bag: list[tuple[float, ...]], which: int) -> float:
@@ -134,12 +134,15 @@ def test_another_number_of_taps_is_refused() -> None:
         least_p(torch.zeros(4, 2), torch.zeros(1, 3))
 
 
+PLAIN = Yardstick(torch.zeros(2), torch.ones(2))
+
+
 def two_groups() -> tuple[JointCalibration, torch.Tensor, torch.Tensor]:
     draw = generator(7)
     scores, lengths = torch.randn(120, 2, generator=draw), torch.randint(5, 60, (120,), generator=draw).float()
     # Long prompts score higher, as sums over tokens would.
     scores += lengths[:, None] / 10
-    return JointCalibration.fit(scores, lengths, groups=2, minimum=20), scores, lengths
+    return JointCalibration.fit(scores, lengths, PLAIN, groups=2, minimum=20), scores, lengths
 
 
 def test_groups_are_those_of_a_single_meter() -> None:
@@ -158,7 +161,7 @@ def test_groups_are_those_of_a_single_meter() -> None:
 
 def test_a_small_group_uses_all_prompts_and_says_so() -> None:
     _, scores, lengths = two_groups()
-    joint = JointCalibration.fit(scores, lengths, groups=2, minimum=100)
+    joint = JointCalibration.fit(scores, lengths, PLAIN, groups=2, minimum=100)
     found = joint.p_values(scores[:5] + 1, lengths[:5])
     assert found.fallback.all()
     assert torch.equal(found.p, least_p(scores, scores[:5] + 1).p)
@@ -185,7 +188,7 @@ def test_state_and_back() -> None:
     assert torch.equal(again.columns(["x", "y"])["y"], scores[:, 1])
 
 
-@pytest.mark.parametrize("key", ["scores", "lengths", "edges", "minimum"])
+@pytest.mark.parametrize("key", ["scores", "lengths", "edges", "minimum", "mean", "deviation"])
 def test_a_state_that_lacks_something_is_refused(key: str) -> None:
     joint, _, _ = two_groups()
     state = joint.state()
@@ -207,16 +210,19 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(NonFinite, match="the score of a tap holds NaN"):
         joint.p_values(scores, lengths)
     with pytest.raises(NonFinite):
-        JointCalibration.fit(scores, lengths)
+        JointCalibration.fit(scores, lengths, PLAIN)
     with pytest.raises(TooFewSamples, match="at least 2, got 1"):
-        JointCalibration.fit(scores[:1], lengths[:1])
+        JointCalibration.fit(scores[:1], lengths[:1], PLAIN)
 
 
-def test_the_union_score_treats_every_prompt_alike() -> None:
+def test_the_yardstick_makes_taps_comparable() -> None:
     draw = generator(8)
-    bag = torch.randn(50, 3, generator=draw)
-    order = torch.randperm(50, generator=draw)
-    assert torch.equal(union_score(bag)[order], union_score(bag[order]))
-    hottest = bag.argmax(0).unique()
-    assert torch.allclose(union_score(bag)[hottest], torch.tensor(50.0).log())
-    assert float(union_score(bag).min()) >= 0
+    scores = torch.randn(500, 2, generator=draw) * torch.tensor([1.0, 50.0]) + torch.tensor([3.0, -7.0])
+    stick = Yardstick.of(scores)
+    high = stick.height(scores)
+    assert torch.equal(high.flip(0), stick.height(scores.flip(0)))
+    assert torch.equal(high[:1], stick.height(scores[:1])), "a function of each prompt alone"
+    standard = (scores - scores.mean(0)) / scores.std(0, correction=0)
+    torch.testing.assert_close(high, standard.amax(1), rtol=1e-4, atol=1e-4)
+    flat = Yardstick.of(torch.ones(4, 2))
+    assert flat.height(torch.tensor([[3.0, 2.0]])).tolist() == [2.0]

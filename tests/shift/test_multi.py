@@ -200,10 +200,10 @@ def test_taps_must_judge_alike_and_fit_the_calibration(multi: MultiWorld) -> Non
     other = Meter(second.extractor, second.sae, second.info, second.normal, main="l0", details=second.details)
     with pytest.raises(ConfigError, match="the taps judge by l0 and surprise; one main score is wanted"):
         MultiMeter(meters | {"layer-01": other}, joint)
-    turned = JointCalibration(joint.scores.flip(1), joint.lengths, joint.groups, joint.minimum)
+    turned = JointCalibration(joint.scores.flip(1), joint.lengths, joint.groups, joint.minimum, joint.yardstick)
     with pytest.raises(CorruptArtifact, match="holds other scores of the tap 'layer-00' than its own meter"):
         MultiMeter(meters, turned)
-    wide = JointCalibration(joint.scores[:, [0, 1, 1]], joint.lengths, joint.groups, joint.minimum)
+    wide = JointCalibration(joint.scores[:, [0, 1, 1]], joint.lengths, joint.groups, joint.minimum, joint.yardstick)
     with pytest.raises(CorruptArtifact, match="the joint calibration is of 3 taps and there are 2"):
         MultiMeter(meters, wide)
 

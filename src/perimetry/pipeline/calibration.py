@@ -178,5 +178,5 @@ def run_taps_calibration(
     cut = config.passages if config.passages is not None else not are_prompts(text)
     parts = split_clean(taps.extractors[0], documents, config, passages=cut)
     fitted = fit_taps(taps, saes, parts, config, details={"text": text}, progress=progress)
-    meter = MultiMeter.of(fitted, groups=config.groups, minimum=config.minimum)
+    meter = MultiMeter.of(fitted, parts.reference, config)
     return CalibratedTaps(meter, meter.save(out))

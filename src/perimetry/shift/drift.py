@@ -29,7 +29,7 @@ from perimetry.runtime import generator
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.drift_alarms import AlarmBudget, Stratum, alarm_budget
 from perimetry.shift.drift_effects import Effect, effects
-from perimetry.shift.drift_taps import TapScores, rank_together
+from perimetry.shift.drift_taps import TapScores, make_alike
 from perimetry.shift.drift_tests import DriftTest, ks_score, ks_within_groups, mmd
 from perimetry.shift.reading import Reading
 
@@ -117,10 +117,10 @@ class DriftReference:
                 )
 
     def beside(self, readings: list[Reading], alpha: float) -> "tuple[DriftReference, list[Reading]]":
-        """The clean side and the readings, comparable: made of ranks in several taps, they are ranked anew in one bag."""
+        """The clean side and the readings, comparable: where the score is made of ranks in several taps, it is made anew."""
         if self.taps is None:
             return self, readings
-        found = rank_together(self.taps, self.main, readings, alpha)
+        found = make_alike(self.taps, self.main, readings, alpha)
         joint = (self.joint or {}) | {self.main: found.clean}
         return DriftReference(found.calibration, self.main, self.digest, joint=joint, taps=self.taps), found.readings
 

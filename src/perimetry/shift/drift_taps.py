@@ -1,8 +1,9 @@
-"""Windows of readings of a meter over several layers: the joint score made anew, so that prompts can be compared by it.
+"""Readings of a meter over several layers, made comparable with its clean prompts.
 
 The joint score of a reading is a rank among clean prompts, and that of a clean prompt would be a rank among the others of its
-kind: not alike even where nothing drifted. Here the clean prompts and those of a window are ranked in one bag, in
-every tap. The bag has no order, so that labels may be exchanged in it, and the tests of `drift` stay exact.
+kind: not alike even where nothing drifted. For drift the joint score is therefore the largest of the taps' scores in clean
+standard deviations, measured on prompts apart from the calibration: a fixed function of each prompt, so that the tests of
+`drift` stay as exact as with one layer.
 """
 
 from typing import NamedTuple
@@ -11,10 +12,10 @@ import torch
 
 from perimetry.axes import PerPrompt
 from perimetry.shift.conformal import Calibration, conformal_p
-from perimetry.shift.joint import JointCalibration, union_score
+from perimetry.shift.joint import JointCalibration
 from perimetry.shift.reading import Reading
 
-__all__ = ["RankedTogether", "TapScores", "rank_together"]
+__all__ = ["MadeAlike", "TapScores", "make_alike"]
 
 
 class TapScores(NamedTuple):
@@ -26,8 +27,8 @@ class TapScores(NamedTuple):
     """Their scores, and the groups of like length."""
 
 
-class RankedTogether(NamedTuple):
-    """Clean prompts and readings after they were ranked in one bag."""
+class MadeAlike(NamedTuple):
+    """Clean prompts and readings under one fixed score."""
 
     calibration: Calibration
     """Joint scores of the clean prompts, by group."""
@@ -37,15 +38,14 @@ class RankedTogether(NamedTuple):
     """The readings with the joint score, the p-value and the flag that this gives."""
 
 
-def rank_together(taps: TapScores, main: str, readings: list[Reading], alpha: float) -> RankedTogether:
-    """Joint score and alarms of clean prompts and of readings, made in one bag.
+def make_alike(taps: TapScores, main: str, readings: list[Reading], alpha: float) -> MadeAlike:
+    """Joint score and alarms of clean prompts and of readings, by the same function.
 
     An alarm is then a reading whose joint score at most a share `alpha` of the clean prompts of its group reach.
     """
     joint = taps.joint
     new = torch.tensor([[(r.taps or {})[name].score for name in taps.names] for r in readings])
-    scores = union_score(torch.cat([joint.scores, new]))
-    clean, seen = scores[: len(joint.scores)], scores[len(joint.scores) :]
+    clean, seen = joint.yardstick.height(joint.scores), joint.yardstick.height(new)
     members = joint.groups.names(joint.lengths)
     table = {g: clean[torch.tensor([m == g for m in members])].sort().values for g in dict.fromkeys(members)}
     table["pooled"] = clean.sort().values
@@ -55,4 +55,4 @@ def rank_together(taps: TapScores, main: str, readings: list[Reading], alpha: fl
         p = float(conformal_p(table[group], score[None])[0]) if group in table else reading.p_value
         new_scores = reading.scores | {main: float(score)}
         made.append(reading._replace(score=float(score), p_value=p, flagged=p <= alpha, scores=new_scores))
-    return RankedTogether(Calibration(joint.groups, {main: table}, joint.minimum, frozenset()), clean, made)
+    return MadeAlike(Calibration(joint.groups, {main: table}, joint.minimum, frozenset()), clean, made)

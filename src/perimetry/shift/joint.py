@@ -27,7 +27,7 @@ from perimetry.axes import PerPrompt
 from perimetry.errors import CorruptArtifact, NonFinite, TooFewSamples, UsageError
 from perimetry.shift.conformal import LengthGroups
 
-__all__ = ["JointCalibration", "JointPValues", "least_p", "union_score"]
+__all__ = ["JointCalibration", "JointPValues", "Yardstick", "least_p"]
 
 CHUNK: Final = 2**21
 """Comparisons that are held at once, at most."""
@@ -98,37 +98,64 @@ def _at_most(one: Int[Tensor, "prompt n tap"], other: Int[Tensor, "prompt 1 tap"
     return less | ~differ.any(2)
 
 
-def union_score(scores: Float[Tensor, "prompt tap"]) -> PerPrompt:
-    """Minus the log of the smallest share of all these prompts that a tap scores at least as high, in nats.
+class Yardstick(NamedTuple):
+    """What the score of each tap is on clean prompts apart from the calibration."""
 
-    Every prompt is treated alike, so that prompts may be compared by it although it is made of ranks.
+    mean: Float[Tensor, " tap"]
+    """Mean in each tap."""
+    deviation: Float[Tensor, " tap"]
+    """Standard deviation in each tap."""
 
-    >>> union_score(torch.tensor([[0.0, 5.0], [1.0, 4.0]])).exp().round(decimals=3).tolist()
-    [2.0, 2.0]
-    """
-    return -(_above(scores, scores).amin(1).double() / len(scores)).log().float()
+    @classmethod
+    def of(cls, scores: Float[Tensor, "prompt tap"]) -> "Yardstick":
+        """From the scores of some clean prompts; a tap in which all score alike gets the deviation one."""
+        deviation = scores.double().std(0, correction=0)
+        mean = scores.double().mean(0)
+        return cls(mean.float(), torch.where(deviation > 0, deviation, 1.0).float())
+
+    def height(self, scores: Float[Tensor, "prompt tap"]) -> PerPrompt:
+        """The largest score of the taps, in deviations above the clean mean; a function of each prompt alone.
+
+        >>> Yardstick(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0])).height(torch.tensor([[1.0, 9.0]]))
+        tensor([2.5000])
+        """
+        return ((scores - self.mean) / self.deviation).amax(1)
 
 
 @final
 class JointCalibration:
     """Scores of clean calibration prompts in several taps, prompt by prompt, with groups of like length."""
 
-    def __init__(self, scores: Float[Tensor, "n tap"], lengths: PerPrompt, groups: LengthGroups, minimum: int) -> None:
-        """`lengths`: tokens of each prompt that counted, in the tap where most did."""
+    def __init__(
+        self,
+        scores: Float[Tensor, "n tap"],
+        lengths: PerPrompt,
+        groups: LengthGroups,
+        minimum: int,
+        yardstick: Yardstick,
+    ) -> None:
+        """`lengths`: tokens of each prompt that counted, in the tap where most did; `yardstick`: for drift, from other prompts."""
         self.scores = scores
         self.lengths = lengths
         self.groups = groups
         self.minimum = minimum
+        self.yardstick = yardstick
 
     @classmethod
     def fit(
-        cls, scores: Float[Tensor, "n tap"], lengths: PerPrompt, *, groups: int = 4, minimum: int = 50
+        cls,
+        scores: Float[Tensor, "n tap"],
+        lengths: PerPrompt,
+        yardstick: Yardstick,
+        *,
+        groups: int = 4,
+        minimum: int = 50,
     ) -> "JointCalibration":
         """Calibrate on clean prompts that no detector was fitted on. Errors: `TooFewSamples`, `NonFinite`."""
         if lengths.numel() < 2:
             raise TooFewSamples(f"calibration needs clean prompts, at least 2, got {lengths.numel()}; give more text")
         _check(scores)
-        return cls(scores.float(), lengths.float(), LengthGroups.fit(lengths, groups), minimum)
+        return cls(scores.float(), lengths.float(), LengthGroups.fit(lengths, groups), minimum, yardstick)
 
     def p_values(self, scores: Float[Tensor, "prompt tap"], lengths: PerPrompt) -> JointPValues:
         """Combined p-values within groups; a group with fewer prompts than the minimum uses all. Errors: `NonFinite`."""
@@ -152,22 +179,28 @@ class JointCalibration:
     def state(self) -> dict[str, Tensor]:
         """Everything as tensors."""
         minimum = torch.tensor([self.minimum])
-        return {"scores": self.scores, "lengths": self.lengths, "edges": self.groups.edges, "minimum": minimum}
+        found = {"scores": self.scores, "lengths": self.lengths, "edges": self.groups.edges, "minimum": minimum}
+        return found | self.yardstick._asdict()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> "JointCalibration":
         """The calibration that `state` was taken from. Errors: `CorruptArtifact`."""
         try:
             scores, lengths, edges = state["scores"], state["lengths"], state["edges"]
-            minimum = int(state["minimum"])
+            minimum, yardstick = int(state["minimum"]), Yardstick(state["mean"], state["deviation"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise CorruptArtifact(f"this is no state of a joint calibration: {error}; calibrate again") from error
-        if scores.ndim != 2 or lengths.shape != scores.shape[:1] or edges.ndim != 1:
+        if (
+            scores.ndim != 2
+            or lengths.shape != scores.shape[:1]
+            or edges.ndim != 1
+            or yardstick.mean.shape != scores.shape[1:]
+        ):
             raise CorruptArtifact(
                 f"a joint calibration with scores {tuple(scores.shape)} and lengths {tuple(lengths.shape)} contradicts "
                 "itself; calibrate again"
             )
-        return cls(scores, lengths, LengthGroups(edges), minimum)
+        return cls(scores, lengths, LengthGroups(edges), minimum, yardstick)
 
     def columns(self, taps: Sequence[str]) -> dict[str, PerPrompt]:
         """The scores of each tap, prompt by prompt."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from perimetry import __version__
 from perimetry.activations.model import LanguageModel
@@ -13,13 +15,15 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import require_replaceable, write_artifact
 from perimetry.errors import ConfigError, CorruptArtifact
 from perimetry.runtime import dtype_name
+from perimetry.shift.clean import MeterConfig
 from perimetry.shift.conformal import false_alarm_interval
 from perimetry.shift.discoveries import with_discoveries
 from perimetry.shift.evidence import Capture, Prompt, Side
 from perimetry.shift.fit import FittedTaps
-from perimetry.shift.joint import JointCalibration
+from perimetry.shift.joint import JointCalibration, Yardstick
 from perimetry.shift.meter import ALPHAS, WINDOW, Meter
 from perimetry.shift.reading import Reading, TapReading
+from perimetry.shift.tables import score_table
 from perimetry.shift.taps import Taps, tap_names
 from perimetry.storage import atomic_directory
 from perimetry.ui import track
@@ -53,10 +57,15 @@ class MultiMeter:
         self._require_same_prompts()
 
     @classmethod
-    def of(cls, fitted: FittedTaps, *, groups: int, minimum: int) -> "MultiMeter":
-        """Join meters that were fitted together. Errors: `TooFewSamples`, `NonFinite`, and those of the class."""
+    def of(cls, fitted: FittedTaps, reference: Sequence[Prompt], config: MeterConfig) -> "MultiMeter":
+        """Join meters that were fitted together; `reference`: clean prompts that none was calibrated on.
+
+        Errors: `TooFewSamples`, `NonFinite`, and those of the class.
+        """
         names = tap_names([m.extractor.tap.layer for m in fitted.meters])
-        joint = JointCalibration.fit(fitted.scores, fitted.lengths.amax(1), groups=groups, minimum=minimum)
+        yardstick = Yardstick.of(_main_scores(fitted.meters, reference, config.batch_tokens))
+        lengths = fitted.lengths.amax(1)
+        joint = JointCalibration.fit(fitted.scores, lengths, yardstick, groups=config.groups, minimum=config.minimum)
         return cls(dict(zip(names, fitted.meters, strict=True)), joint)
 
     def _require_same_prompts(self) -> None:
@@ -235,3 +244,16 @@ class MultiMeter:
             (folder / "sealed").rmdir()
         self.digest = digest
         return digest
+
+
+def _main_scores(meters: Sequence[Meter], prompts: Sequence[Prompt], batch_tokens: int) -> Float[Tensor, "prompt tap"]:
+    """The main score of prompts in each tap, from shared forward passes; in no order."""
+    main, found = meters[0].main, []
+    logits = meters[0].needs_logits([main])
+    for captures in Taps([m.extractor for m in meters]).capture(prompts, logits=logits, batch_tokens=batch_tokens):
+        columns = [
+            score_table(c.evidence(m.sae), [main], m.normal.detectors, m.normal.references)[main]
+            for m, c in zip(meters, captures, strict=True)
+        ]
+        found.append(torch.stack(columns, 1))
+    return torch.cat(found)

@@ -7,7 +7,7 @@ from perimetry.errors import CorruptArtifact
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.drift import DriftReference
 from perimetry.shift.drift_taps import TapScores
-from perimetry.shift.joint import JointCalibration, union_score
+from perimetry.shift.joint import JointCalibration
 from perimetry.shift.meter import KIND
 from perimetry.shift.multi import LEAST_P, MULTI_KIND, TAPS_FOLDER
 from perimetry.shift.multi_loading import require_digest, tap_digests
@@ -22,7 +22,7 @@ def multi_reference(path: Path) -> DriftReference:
     """
     artifact = read_artifact(path, MULTI_KIND)
     joint = JointCalibration.from_state(artifact.tensors.get("joint", {}))
-    scores = {LEAST_P: union_score(joint.scores)}
+    scores = {LEAST_P: joint.yardstick.height(joint.scores)}
     digests = tap_digests(artifact)
     for name, digest in digests.items():
         tap = read_artifact(path / TAPS_FOLDER / name, KIND)
