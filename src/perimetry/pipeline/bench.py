@@ -13,7 +13,7 @@ from perimetry.evals.rows import Row
 from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.pipeline.bench_damage import choice_part
 from perimetry.pipeline.bench_parts import Part, kept, measure, score_prompts, suite_origin
-from perimetry.pipeline.bench_suites import build_suites, held_out, is_dial
+from perimetry.pipeline.bench_suites import build_suites, held_out, is_dial, suite_names
 from perimetry.report import build_report
 from perimetry.runtime import fingerprint
 from perimetry.shift.clean import cut_passages
@@ -158,6 +158,7 @@ def run_bench(
     `UsageError` for meters of several layers or with SAEs of one seed.
     """
     _require_comparable(meters)
+    suite_names(config)
     with lock(out / "suites"):
         remove_stale(out / "suites")
         results = _results(meters, config, out, progress=progress, say=say) | {"command": command} | (extra or {})

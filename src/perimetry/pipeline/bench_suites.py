@@ -11,7 +11,16 @@ from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.shift.meter import Meter
 from perimetry.suites import SUITES, Suite, SuiteInputs, benign_documents, read_suite
 
-__all__ = ["PROMPT_SUITES", "TEST_SPLIT", "at_doses", "build_suites", "held_out", "is_dial"]
+__all__ = [
+    "PROMPT_SUITES",
+    "TEST_SPLIT",
+    "at_doses",
+    "build_suites",
+    "held_out",
+    "is_dial",
+    "not_held_out",
+    "suite_names",
+]
 
 TEST_SPLIT = (0.95, 1.0)
 """Share of documents, by the hash of their id, that no training, profile or calibration of the demo ever sees."""
@@ -24,6 +33,12 @@ def held_out(source: str, progress: bool) -> list[Document]:
     """The test split of an asset; all of a source of the user's own."""
     documents = list(read_texts(source, progress=progress))
     return take_split(documents, *TEST_SPLIT) if source in ASSETS else documents
+
+
+def not_held_out(source: str, progress: bool) -> list[Document]:
+    """All of an asset but its test split, for what is fitted; all of a source of the user's own."""
+    documents = list(read_texts(source, progress=progress))
+    return take_split(documents, 0.0, TEST_SPLIT[0]) if source in ASSETS else documents
 
 
 def is_dial(suite: Suite) -> bool:
@@ -67,14 +82,20 @@ def _reader(progress: bool) -> Callable[[str], Iterable[Document]]:
     return read
 
 
-def build_suites(
-    meter: Meter, config: BenchConfig, clean: Sequence[Document], *, progress: bool = False
-) -> list[Suite]:
-    """The suites of a config, built from held-out text. Errors: `UnknownName` with the nearest one, those of the suites."""
+def suite_names(config: BenchConfig) -> list[str]:
+    """The suites of a config, in order. Errors: `UnknownName` with the nearest one, wherever in the config it stands."""
     wanted = list(SUITES) if "all" in config.suites else list(dict.fromkeys(config.suites))
     for name in (*wanted, *config.pairs, *config.damage):
         if name not in SUITES and not name.endswith(".jsonl"):
             raise UnknownName("suite", name, SUITES)
+    return wanted
+
+
+def build_suites(
+    meter: Meter, config: BenchConfig, clean: Sequence[Document], *, progress: bool = False
+) -> list[Suite]:
+    """The suites of a config, built from held-out text. Errors: `UnknownName` with the nearest one, those of the suites."""
+    wanted = suite_names(config)
     read = _reader(progress)
     attacks: list[Document] = []
     benign: list[Document] = []

@@ -9,9 +9,10 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import collate, encode
 from perimetry.activations.tap import Tap
 from perimetry.artifact import require_replaceable
-from perimetry.assets import Document, read_texts
+from perimetry.assets import Document
 from perimetry.config import build
 from perimetry.errors import ConfigError, ModelMismatch, PerimetryError, TooFewSamples
+from perimetry.pipeline.bench_suites import not_held_out
 from perimetry.runtime import DTYPES, Runtime
 from perimetry.sae.formats import LoadedSAE, load_sae
 from perimetry.shift.clean import MeterConfig, split_clean
@@ -116,7 +117,7 @@ def run_calibration(
     if dtype == "auto" and sae.info.dtype in DTYPES:
         runtime = runtime._replace(dtype=DTYPES[sae.info.dtype])
     lm = load_language_model(name, runtime, progress=progress)
-    documents = list(read_texts(text, progress=progress))
+    documents = not_held_out(text, progress)
     extractor = Extractor(lm, where, fitted_policy(lm, where, sae.info.policy, documents))
     check_origin(sae, extractor)
     cut = config.passages if config.passages is not None else not are_prompts(text)
@@ -166,7 +167,7 @@ def run_taps_calibration(
     if dtype == "auto" and first in DTYPES:
         runtime = runtime._replace(dtype=DTYPES[first])
     lm = load_language_model(names[0], runtime, progress=progress)
-    documents = list(read_texts(text, progress=progress))
+    documents = not_held_out(text, progress)
     taps = Taps(
         [
             Extractor(lm, layer, fitted_policy(lm, layer, sae.info.policy, documents))
