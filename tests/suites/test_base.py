@@ -19,6 +19,11 @@ def test_a_suite_needs_both_kinds() -> None:
         check_suite(suite(Case("a", "x", "a", "f", 1.0, True)))
 
 
+def test_no_family_stands_for_all() -> None:
+    with pytest.raises(UsageError, match="a family called 'all', which stands for all families together; rename it"):
+        check_suite(suite(Case("a", "x", "a", "all", 1.0, True), Case("b", "y", "a", "f", 0.0, False)))
+
+
 def test_ids_are_unique() -> None:
     with pytest.raises(UsageError, match="uses an id twice"):
         check_suite(suite(Case("a", "x", "a", "f", 1.0, True), Case("a", "y", "a", "f", 0.0, False)))

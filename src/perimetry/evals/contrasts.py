@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perimetry.suites import Case, Suite
+from perimetry.suites.base import EVERY_FAMILY
 
 __all__ = ["ALL", "Contrast", "DoseLadder", "contrasts", "dose_ladders"]
 
-ALL = "all"
+ALL = EVERY_FAMILY
 
 
 class Contrast(NamedTuple):

@@ -10,7 +10,10 @@ from perimetry.assets.documents import Document
 from perimetry.errors import TooFewSamples, UsageError
 from perimetry.measures.stats import ks_two_sample
 
-__all__ = ["Case", "Length", "Suite", "SuiteInputs", "check_suite", "compare_lengths"]
+__all__ = ["EVERY_FAMILY", "Case", "Length", "Suite", "SuiteInputs", "check_suite", "compare_lengths"]
+
+EVERY_FAMILY = "all"
+"""In results, all families together; no family can be called so."""
 
 Length = Callable[[str], int]
 """Length of a text in scorable tokens."""
@@ -82,6 +85,10 @@ def check_suite(suite: Suite) -> Suite:
         )
     if len({case.id for case in suite.cases}) != len(suite.cases):
         raise UsageError(f"suite {suite.name!r} uses an id twice; wanted one id a case; rename the cases")
+    if any(case.family == EVERY_FAMILY for case in suite.cases):
+        raise UsageError(
+            f"suite {suite.name!r} has a family called {EVERY_FAMILY!r}, which stands for all families together; rename it"
+        )
     return suite
 
 

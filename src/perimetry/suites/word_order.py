@@ -11,8 +11,8 @@ from perimetry.suites.passages import passages
 __all__ = ["ORDER_DOSES", "ORDER_WINDOWS", "build", "word_order"]
 
 ORDER_DOSES = (0.10, 0.20, 0.50, 1.0)
-"""Shares of the windows, or of the words for `all`."""
-ORDER_WINDOWS = {"window_2": 2, "window_5": 5, "all": 0}
+"""Shares of the windows, or of the words for `throughout`."""
+ORDER_WINDOWS = {"window_2": 2, "window_5": 5, "throughout": 0}
 """Families and their windows in words; 0 is the whole passage."""
 
 
