@@ -110,7 +110,8 @@ def test_calibrate(calibrated: Outcome) -> None:
     assert calibrated.code == 0, calibrated.err
     found = calibrated.json()
     assert (found["model"], found["layer"], found["calibration_prompts"]) == (MODEL, 12, 40)
-    assert found["profile_tokens"] >= 2000
+    # As many as were asked for, less the attention sinks among them.
+    assert 1900 <= found["profile_tokens"] <= 2400
 
 
 def test_readings_do_not_depend_on_their_company(real_meter: Meter) -> None:
