@@ -23,6 +23,7 @@ from perimetry.shift import DETECTORS
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
+from perimetry.shift.reader import Depth
 from perimetry.shift.reading import Reading
 from perimetry.shift.tables import all_score_names, score_table
 
@@ -66,7 +67,7 @@ def test_a_reading_does_not_depend_on_its_company(meter: Meter) -> None:
 
 def test_readings_come_in_order_before_the_last_prompt_is_read(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = meter.score(PROMPTS)
-    monkeypatch.setattr("perimetry.shift.meter.WINDOW", 4)
+    monkeypatch.setattr("perimetry.shift.reader.WINDOW", 4)
     run: list[int] = []
     capture = Extractor.capture
 
@@ -85,7 +86,7 @@ def test_readings_come_in_order_before_the_last_prompt_is_read(meter: Meter, mon
 
 def test_main_alone_equals_main_among_all(meter: Meter) -> None:
     """Without logits the pass stops at the tap, which must not change the score."""
-    assert not meter.needs_logits(["surprise"])
+    assert Depth.of(["surprise"]) == Depth(logits=False, foresight=False)
     for one, two in zip(meter.score(PROMPTS), meter.score(PROMPTS, detectors="all"), strict=True):
         assert one.score == pytest.approx(two.score, rel=1e-5)
         assert set(one.scores) == {"surprise"}

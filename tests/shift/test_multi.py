@@ -12,6 +12,7 @@ from tests.shift.test_taps import counting
 from tests.worlds import World, run_main, text_of
 
 from perimetry.errors import ConfigError, CorruptArtifact, EmptyText, StorageError, UnknownName
+from perimetry.shift.clean import MeterConfig
 from perimetry.shift.joint import JointCalibration, least_p
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
@@ -116,6 +117,23 @@ def test_the_model_runs_once_and_no_deeper_than_it_must(multi: MultiWorld) -> No
     assert ran == ["0", "1", "2", "head"]
 
 
+@pytest.mark.parametrize("main", [MeterConfig().main, "nll"])
+def test_a_main_score_from_beyond_the_taps(multi: MultiWorld, world: World, tmp_path: Path, main: str) -> None:
+    """The default main score needs the last hidden state, `nll` the vocabulary: the pass must reach them unasked."""
+    paths = [w for sae in multi.saes for w in ("--sae", sae)]
+    settings = ["--text", world.prompts, "--config", world.settings, "--model", world.model, "--dtype", "float32"]
+    made = run_main("calibrate", *paths, *settings, "--main", main, "--out", tmp_path / "deep")
+    assert made.code == 0, made.err
+    meter = load_reader(tmp_path / "deep", lm=multi.meter.lm)
+    for reading in meter.score(PROMPTS[:3]):
+        assert reading.taps is not None
+        for name, tap in reading.taps.items():
+            alone = load_meter(tmp_path / "deep" / "taps" / name, lm=multi.meter.lm)
+            (one,) = alone.score([PROMPTS[int(reading.id)]])
+            assert tap.score == pytest.approx(one.score, rel=1e-4, abs=1e-4)
+            assert tap.p_value == one.p_value
+
+
 def test_flags_alpha_and_batches(multi: MultiWorld) -> None:
     for alpha in (0.05, 0.5):
         for reading in multi.meter.score(PROMPTS, alpha=alpha):
@@ -128,7 +146,7 @@ def test_flags_alpha_and_batches(multi: MultiWorld) -> None:
 
 def test_readings_come_in_windows(multi: MultiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = multi.meter.score(PROMPTS, explain=False)
-    monkeypatch.setattr("perimetry.shift.multi.WINDOW", 4)
+    monkeypatch.setattr("perimetry.shift.reader.WINDOW", 4)
     assert_same_taps(whole, list(multi.meter.readings(PROMPTS, explain=False)))
 
 

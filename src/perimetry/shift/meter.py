@@ -1,6 +1,6 @@
 """The meter: tap, dictionary, detectors and calibration in one artifact that turns prompts into readings."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -12,28 +12,24 @@ from perimetry import __version__
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import write_artifact
-from perimetry.errors import ConfigError, NonFinite, WidthMismatch
+from perimetry.errors import NonFinite, WidthMismatch
 from perimetry.runtime import dtype_name
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.info import SAEInfo
-from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.context import FallaciousF2
-from perimetry.shift.discoveries import with_discoveries
-from perimetry.shift.evidence import Capture, Extractor, Prompt
+from perimetry.shift.evidence import Capture, Extractor, Prompt, Side
 from perimetry.shift.explain import ContextBook, explain_prompt, explain_tokens
 from perimetry.shift.pooling import Reference, parse_score
+from perimetry.shift.reader import AbstractReader, Batch, Depth
 from perimetry.shift.reading import HotToken, Reading, TokenReading
 from perimetry.shift.tables import LEVELS, all_score_names, score_table
-from perimetry.ui import track
 
 __all__ = ["KIND", "Meter", "Normal"]
 
 KIND = "meter"
 ALPHAS = (0.01, 0.05, 0.1)
-WINDOW = 128
-"""Prompts that are sorted by length together: readings come in order, a window at a time."""
 
 
 class Normal(NamedTuple):
@@ -52,7 +48,7 @@ class Normal(NamedTuple):
 
 
 @final
-class Meter:
+class Meter(AbstractReader[Capture]):
     """Readings of prompts by one calibrated detector, and the scores of all others beside it.
 
     Refuses a language model of another revision or compute dtype than it was fitted with (`ModelMismatch`,
@@ -104,83 +100,22 @@ class Meter:
             parse_score(name, dict.fromkeys(self.normal.detectors, "") | {n: LEVELS[n] for n in self.normal.detectors})
         return list(dict.fromkeys([self.main, *found]))
 
-    def needs_logits(self, names: Iterable[str]) -> bool:
-        """Whether any of these scores needs next-token statistics."""
-        return any(DETECTORS[n.partition(".")[0]].needs_logits for n in names)
+    def prepare(self, ids: Sequence[str], texts: Sequence[str], *, truncate: bool) -> list[Prompt]:
+        """Encode texts. Errors: as `Extractor.prepare`."""
+        return self.extractor.prepare(ids, texts, truncate=truncate)
 
-    def needs_foresight(self, names: Iterable[str]) -> bool:
-        """Whether any of these scores needs the last hidden state; without both the pass stops at the tap."""
-        return any(DETECTORS[n.partition(".")[0]].needs_foresight for n in names)
-
-    def score(
-        self,
-        texts: Sequence[str],
-        *,
-        ids: Sequence[str] | None = None,
-        detectors: str | Sequence[str] = "main",
-        alpha: float = 0.05,
-        truncate: bool = False,
-        batch_tokens: int = 4096,
-        explain: bool = True,
-        progress: bool = False,
-        side: Any = "right",
-        batch_fdr: float | None = None,
-    ) -> list[Reading]:
-        """A reading of each text, in order; a reading does not depend on its neighbours.
-
-        `alpha` is the false-alarm rate on clean text of the calibration's kind. With `explain` a reading carries the
-        concepts that speak for its score. `batch_fdr` flags by the false discovery rate of all texts. Errors: `EmptyText`, `PromptTooLong`, `NoScorableToken`, `NonFinite`,
-        `UnknownName`, `ConfigError` for an alpha outside (0, 1) or an empty batch.
-        """
-        found = self.readings(
-            texts,
-            ids=ids,
-            detectors=detectors,
-            alpha=alpha,
-            truncate=truncate,
-            batch_tokens=batch_tokens,
-            explain=explain,
-            side=side,
-        )
-        made = list(track(found, "reading prompts", len(texts), progress, lambda _: 1))
-        return made if batch_fdr is None else with_discoveries(made, batch_fdr)
-
-    def readings(
-        self,
-        texts: Sequence[str],
-        *,
-        ids: Sequence[str] | None = None,
-        detectors: str | Sequence[str] = "main",
-        alpha: float = 0.05,
-        truncate: bool = False,
-        batch_tokens: int = 4096,
-        explain: bool = True,
-        side: Any = "right",
-    ) -> Iterator[Reading]:
-        """As `score`, but each reading comes as soon as it and those before it are made.
-
-        Every text is checked before the first is read, so that a bad one costs no model time. Errors: as `score`.
-        """
-        if not 0 < alpha < 1:
-            raise ConfigError(f"alpha is {alpha}; a false-alarm rate between 0 and 1 is wanted, such as 0.05")
-        if batch_tokens < 1:
-            raise ConfigError(f"a batch of {batch_tokens} tokens holds nothing; wanted at least 1, such as 4096")
-        names = self.names(detectors)
-        prompts = self.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
-        depth = {"logits": self.needs_logits(names), "foresight": self.needs_foresight(names)}
-        for start in range(0, len(prompts), WINDOW):
-            window = prompts[start : start + WINDOW]
-            found: dict[int, Reading] = {}
-            for capture in self.extractor.capture(window, **depth, batch_tokens=batch_tokens, side=side):
-                rows = [window[i] for i in capture.rows]
-                found |= dict(zip(capture.rows, self.read(capture, rows, names, alpha, explain=explain), strict=True))
-            yield from (found[i] for i in range(len(window)))
+    def batches(
+        self, prompts: Sequence[Prompt], depth: Depth, *, batch_tokens: int, side: Side
+    ) -> Iterator[Batch[Capture]]:
+        """A capture of each batch. Errors: as `Extractor.capture`."""
+        for capture in self.extractor.capture(prompts, **depth._asdict(), batch_tokens=batch_tokens, side=side):
+            yield Batch(capture.rows, capture)
 
     def read(
-        self, capture: Capture, prompts: Sequence[Prompt], names: Sequence[str], alpha: float, *, explain: bool = False
+        self, captured: Capture, prompts: Sequence[Prompt], names: Sequence[str], alpha: float, *, explain: bool = False
     ) -> list[Reading]:
         """Readings of the prompts of one capture, in its order."""
-        evidence = capture.evidence(self.sae)
+        evidence = captured.evidence(self.sae)
         table = score_table(evidence, names, self.normal.detectors, self.normal.references)
         for name, values in table.items():
             if not bool(values.isfinite().all()):
@@ -193,7 +128,7 @@ class Meter:
         readings: list[Reading] = []
         for row, prompt in enumerate(prompts):
             mine = evidence.prompt == row
-            pieces = _pieces(prompt, capture.counted[row])
+            pieces = _pieces(prompt, captured.counted[row])
             readings.append(
                 Reading(
                     id=prompt.id,
@@ -204,7 +139,7 @@ class Meter:
                     group=p_values.group[row],
                     fallback=bool(p_values.fallback[row]),
                     tokens_scored=int(lengths[row]),
-                    tokens_excluded=capture.excluded[row],
+                    tokens_excluded=captured.excluded[row],
                     truncated=prompt.encoded.truncated,
                     detector=self.main,
                     scores={name: float(values[row]) for name, values in table.items()},

@@ -17,16 +17,15 @@ from perimetry.errors import ConfigError, CorruptArtifact
 from perimetry.runtime import dtype_name
 from perimetry.shift.clean import MeterConfig
 from perimetry.shift.conformal import false_alarm_interval
-from perimetry.shift.discoveries import with_discoveries
 from perimetry.shift.evidence import Capture, Prompt, Side
 from perimetry.shift.fit import FittedTaps
 from perimetry.shift.joint import JointCalibration, Yardstick
-from perimetry.shift.meter import ALPHAS, WINDOW, Meter
+from perimetry.shift.meter import ALPHAS, Meter
+from perimetry.shift.reader import AbstractReader, Batch, Depth
 from perimetry.shift.reading import Reading, TapReading
 from perimetry.shift.tables import score_table
 from perimetry.shift.taps import Taps, tap_names
 from perimetry.storage import atomic_directory
-from perimetry.ui import track
 
 __all__ = ["LEAST_P", "MULTI_KIND", "TAPS_FOLDER", "MultiMeter"]
 
@@ -37,7 +36,7 @@ LEAST_P: Final = "least_p"
 
 
 @final
-class MultiMeter:
+class MultiMeter(AbstractReader[tuple[Capture, ...]]):
     """Readings of prompts by the meters of several taps of one model, joined into one p-value (see `joint`).
 
     Each tap reads exactly as its meter alone would. Errors: `ConfigError` for taps that judge by different main scores and
@@ -100,66 +99,20 @@ class MultiMeter:
         """Score names that every tap will give, from `main`, `all`, or a list. Errors: `UnknownName`."""
         return next(m.names(detectors) for m in self.meters.values())
 
-    def score(
-        self,
-        texts: Sequence[str],
-        *,
-        ids: Sequence[str] | None = None,
-        detectors: str | Sequence[str] = "main",
-        alpha: float = 0.05,
-        truncate: bool = False,
-        batch_tokens: int = 4096,
-        explain: bool = True,
-        progress: bool = False,
-        side: Side = "right",
-        batch_fdr: float | None = None,
-    ) -> list[Reading]:
-        """A reading of each text, in order; a reading does not depend on its neighbours. As `Meter.score`, errors too."""
-        found = self.readings(
-            texts,
-            ids=ids,
-            detectors=detectors,
-            alpha=alpha,
-            truncate=truncate,
-            batch_tokens=batch_tokens,
-            explain=explain,
-            side=side,
-        )
-        made = list(track(found, "reading prompts", len(texts), progress, lambda _: 1))
-        return made if batch_fdr is None else with_discoveries(made, batch_fdr)
+    def prepare(self, ids: Sequence[str], texts: Sequence[str], *, truncate: bool) -> list[Prompt]:
+        """Encode texts, alike for all taps. Errors: as `Extractor.prepare`."""
+        return self.taps.extractors[0].prepare(ids, texts, truncate=truncate)
 
-    def readings(
-        self,
-        texts: Sequence[str],
-        *,
-        ids: Sequence[str] | None = None,
-        detectors: str | Sequence[str] = "main",
-        alpha: float = 0.05,
-        truncate: bool = False,
-        batch_tokens: int = 4096,
-        explain: bool = True,
-        side: Side = "right",
-    ) -> Iterator[Reading]:
-        """As `score`, but each reading comes as soon as it and those before it are made. The model runs once for all taps."""
-        if not 0 < alpha < 1:
-            raise ConfigError(f"alpha is {alpha}; a false-alarm rate between 0 and 1 is wanted, such as 0.05")
-        if batch_tokens < 1:
-            raise ConfigError(f"a batch of {batch_tokens} tokens holds nothing; wanted at least 1, such as 4096")
-        names, first = self.names(detectors), next(iter(self.meters.values()))
-        prompts = first.extractor.prepare(ids or [str(i) for i in range(len(texts))], texts, truncate=truncate)
-        logits = first.needs_logits(names)
-        for start in range(0, len(prompts), WINDOW):
-            window = prompts[start : start + WINDOW]
-            found: dict[int, Reading] = {}
-            for captures in self.taps.capture(window, logits=logits, batch_tokens=batch_tokens, side=side):
-                rows = captures[0].rows
-                made = self.read(captures, [window[i] for i in rows], names, alpha, explain=explain)
-                found |= dict(zip(rows, made, strict=True))
-            yield from (found[i] for i in range(len(window)))
+    def batches(
+        self, prompts: Sequence[Prompt], depth: Depth, *, batch_tokens: int, side: Side
+    ) -> Iterator[Batch[tuple[Capture, ...]]]:
+        """A capture of every tap for each batch; the model runs once for all taps. Errors: as `Extractor.capture`."""
+        for captures in self.taps.capture(prompts, **depth._asdict(), batch_tokens=batch_tokens, side=side):
+            yield Batch(captures[0].rows, captures)
 
     def read(
         self,
-        captures: Sequence[Capture],
+        captured: tuple[Capture, ...],
         prompts: Sequence[Prompt],
         names: Sequence[str],
         alpha: float,
@@ -169,7 +122,7 @@ class MultiMeter:
         """Readings of the prompts of one forward pass, in its order; a capture for each tap."""
         by_tap = [
             meter.read(capture, prompts, names, alpha, explain=explain)
-            for meter, capture in zip(self.meters.values(), captures, strict=True)
+            for meter, capture in zip(self.meters.values(), captured, strict=True)
         ]
         scores = torch.tensor([[r.score for r in mine] for mine in by_tap]).T
         lengths = torch.tensor([[r.tokens_scored for r in mine] for mine in by_tap]).amax(0).float()
@@ -249,8 +202,8 @@ class MultiMeter:
 def _main_scores(meters: Sequence[Meter], prompts: Sequence[Prompt], batch_tokens: int) -> Float[Tensor, "prompt tap"]:
     """The main score of prompts in each tap, from shared forward passes; in no order."""
     main, found = meters[0].main, []
-    logits = meters[0].needs_logits([main])
-    for captures in Taps([m.extractor for m in meters]).capture(prompts, logits=logits, batch_tokens=batch_tokens):
+    depth = Depth.of([main])._asdict()
+    for captures in Taps([m.extractor for m in meters]).capture(prompts, **depth, batch_tokens=batch_tokens):
         columns = [
             score_table(c.evidence(m.sae), [main], m.normal.detectors, m.normal.references)[main]
             for m, c in zip(meters, captures, strict=True)
