@@ -1,12 +1,22 @@
 """`perimetry bench`: measure a meter on named suites."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from perimetry.cli.common import ConfigFile, Device, Json, Out, Quiet, Threads, emit, note, wants_progress
+from perimetry.cli.common import (
+    ConfigFile,
+    Device,
+    Json,
+    Out,
+    Quiet,
+    Threads,
+    command_line,
+    emit_results,
+    note,
+    wants_progress,
+)
 from perimetry.cli.controls import controls
 
 __all__ = ["app"]
@@ -61,18 +71,12 @@ def shift(
     words = ["perimetry", "bench", "shift", str(meter), *(w for path in also or () for w in ("--also", str(path)))]
     words += [w for name in suite or () for w in ("--suite", name)]
     flags = {"--preset": preset, "--text": text, "--n": n, "--seed": seed, "--config": config}
-    words += [w for flag, value in flags.items() if value is not None for w in (flag, str(value))]
     results = run_bench(
         readers,
         settings,
         out,
-        command=shlex.join([*words, "--out", str(out)]),
+        command=command_line(words, flags, out),
         progress=wants_progress(quiet),
         say=(lambda _: None) if quiet else note,
     )
-
-    def human() -> None:
-        show_rows(results)
-        note(f"{out / 'results.json'} and {out / 'report.html'}")
-
-    emit(results, json, human)
+    emit_results(results, json, show_rows, out)

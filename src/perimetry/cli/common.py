@@ -1,8 +1,9 @@
 """What the commands share: flag types, output on the right stream, reading of inputs."""
 
 import json
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,9 @@ __all__ = [
     "Out",
     "Quiet",
     "Threads",
+    "command_line",
     "emit",
+    "emit_results",
     "json_line",
     "note",
     "wants_progress",
@@ -43,6 +46,26 @@ def wants_progress(quiet: bool) -> bool:
 def note(text: str) -> None:
     """One line for a person, on standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def command_line(words: Iterable[object], flags: Mapping[str, object], out: Path) -> str:
+    """The command as it was called, for the results: `words`, the flags that were given, and where it wrote.
+
+    >>> command_line(["perimetry", "study"], {"--text": "my text.txt", "--model": None}, Path("runs/study"))
+    "perimetry study --text 'my text.txt' --out runs/study"
+    """
+    given = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
+    return shlex.join(str(word) for word in (*words, *given, "--out", out))
+
+
+def emit_results(results: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None], out: Path) -> None:
+    """Print results as JSON where asked, else let `show` print them and say where they and their report lie."""
+
+    def human() -> None:
+        show(results)
+        note(f"{out / 'results.json'} and {out / 'report.html'}")
+
+    emit(results, as_json, human)
 
 
 def json_line(value: Mapping[str, Any]) -> str:

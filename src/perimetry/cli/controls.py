@@ -1,12 +1,22 @@
 """`perimetry bench controls`: whether a meter's success survives the controls of a sceptic."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from perimetry.cli.common import ConfigFile, Device, Json, Out, Quiet, Threads, emit, note, wants_progress
+from perimetry.cli.common import (
+    ConfigFile,
+    Device,
+    Json,
+    Out,
+    Quiet,
+    Threads,
+    command_line,
+    emit_results,
+    note,
+    wants_progress,
+)
 
 __all__ = ["controls"]
 
@@ -51,20 +61,13 @@ def controls(
     values = load_values(section="controls", file=config, overrides=given)
     settings = build(ControlsConfig, with_control_preset(values, preset), "configuration [controls]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    words = ["perimetry", "bench", "controls", str(meter)]
     flags = {"--preset": preset, "--text": text, "--fit-text": fit_text, "--n": n, "--seed": seed, "--config": config}
-    words += [w for flag, value in flags.items() if value is not None for w in (flag, str(value))]
     results = run_controls(
         load_meter(meter, runtime=runtime),
         settings,
         out,
-        command=shlex.join([*words, "--out", str(out)]),
+        command=command_line(["perimetry", "bench", "controls", meter], flags, out),
         progress=wants_progress(quiet),
         say=(lambda _: None) if quiet else note,
     )
-
-    def human() -> None:
-        show_controls(results)
-        note(f"{out / 'results.json'} and {out / 'report.html'}")
-
-    emit(results, json, human)
+    emit_results(results, json, show_controls, out)

@@ -1,12 +1,23 @@
 """`perimetry study`: layers, architectures, widths and seeds compared, the best confirmed once."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from perimetry.cli.common import ConfigFile, Device, DtypeFlag, Json, Out, Quiet, Threads, emit, note, wants_progress
+from perimetry.cli.common import (
+    ConfigFile,
+    Device,
+    DtypeFlag,
+    Json,
+    Out,
+    Quiet,
+    Threads,
+    command_line,
+    emit_results,
+    note,
+    wants_progress,
+)
 
 __all__ = ["study"]
 
@@ -49,19 +60,13 @@ def study(
     settings = build(StudyConfig, with_preset(values, preset), "configuration [study]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
     flags = {"--preset": preset, "--model": model, "--text": text, "--config": config}
-    words = [w for flag, value in flags.items() if value is not None for w in (flag, str(value))]
     results = run_study(
         settings,
         out,
         runtime,
-        command=shlex.join(["perimetry", "study", *words, "--out", str(out)]),
+        command=command_line(["perimetry", "study"], flags, out),
         force=force,
         progress=wants_progress(quiet),
         say=(lambda _: None) if quiet else note,
     )
-
-    def human() -> None:
-        show_study(results)
-        note(f"{out / 'results.json'} and {out / 'report.html'}")
-
-    emit(results, json, human)
+    emit_results(results, json, show_study, out)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from perimetry.evals.contrasts import Contrast
 from perimetry.evals.resampling import METRICS, PairWeights, pair_weights
-from perimetry.evals.rows import Kind, Row
+from perimetry.evals.rows import Kind, Place, Row, row_at
 from perimetry.evals.scores import ScoreTable
 from perimetry.measures.stats import percentile_interval
 from perimetry.suites import Suite
@@ -74,27 +74,8 @@ def make_arm(
 
 
 def arm_row(arm: Arm, detector: str, kind: Kind, metric: str, estimate: float, draws: Tensor, **more: Any) -> Row:
-    """A row of this contrast; `more`: `against`, `best_baseline`, `selection`, and `remark`, which joins the method."""
+    """A row of this contrast; `more`: `against`, `best_baseline`, `selection` and `remark`, as in `row_at`."""
     box = percentile_interval(estimate, draws, arm.weights.pairs, "bootstrap by pair", arm.confidence)
-    contrast = arm.contrast
-    remark = more.get("remark", "")
-    return Row(
-        suite=arm.suite,
-        family=contrast.family,
-        dose=contrast.dose,
-        negatives=contrast.negatives,
-        detector=detector,
-        kind=kind,
-        metric=metric,
-        against=more.get("against", ""),
-        best_baseline=more.get("best_baseline", False),
-        selection=more.get("selection", ""),
-        estimate=box.estimate,
-        low=box.low,
-        high=box.high,
-        n_shifted=len(contrast.shifted),
-        n_clean=len(contrast.clean),
-        n_pairs=box.n,
-        seed=arm.seed,
-        method=f"{box.method}; {remark}" if remark else box.method,
-    )
+    at = arm.contrast
+    place = Place(arm.suite, at.family, at.dose, at.negatives, len(at.shifted), len(at.clean), arm.seed)
+    return row_at(place, detector, kind, metric, box, **more)

@@ -2,7 +2,10 @@
 
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Kind", "Row"]
+from perimetry.measures.ranking import Difference
+from perimetry.measures.stats import Interval
+
+__all__ = ["Kind", "Place", "Row", "row_at"]
 
 Kind = Literal["concept", "baseline"]
 """Whether a detector reads concepts of the SAE, or is what a sceptic would try first."""
@@ -53,3 +56,57 @@ class Row(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return self._asdict()
+
+
+class Place(NamedTuple):
+    """What all measurements on the same cases share; each as in `Row`."""
+
+    suite: str
+    """Name of the suite."""
+    family: str
+    """Kind of shift."""
+    dose: float
+    """Strength of the shift."""
+    negatives: str
+    """Kind of clean text."""
+    n_shifted: int
+    """Shifted cases."""
+    n_clean: int
+    """Clean cases."""
+    seed: int
+    """Of the SAE."""
+
+
+def row_at(
+    place: Place,
+    detector: str,
+    kind: Kind,
+    metric: str,
+    box: Interval | Difference,
+    *,
+    against: str = "",
+    best_baseline: bool = False,
+    selection: str = "",
+    remark: str = "",
+) -> Row:
+    """The row of a measurement with its interval; `remark` joins the method."""
+    return Row(
+        suite=place.suite,
+        family=place.family,
+        dose=place.dose,
+        negatives=place.negatives,
+        detector=detector,
+        kind=kind,
+        metric=metric,
+        against=against,
+        best_baseline=best_baseline,
+        selection=selection,
+        estimate=box.estimate,
+        low=box.low,
+        high=box.high,
+        n_shifted=place.n_shifted,
+        n_clean=place.n_clean,
+        n_pairs=box.n,
+        seed=place.seed,
+        method=f"{box.method}; {remark}" if remark else box.method,
+    )

@@ -14,7 +14,7 @@ from perimetry.errors import UsageError
 from perimetry.evals.damage import Damage, Twin, damage
 from perimetry.evals.damage_choice import QUESTION_SETS, choice_damage, probe_questions
 from perimetry.evals.damage_ranks import Agreement, agreements, spearman_draws
-from perimetry.evals.rows import Kind, Row
+from perimetry.evals.rows import Place, Row, row_at
 from perimetry.evals.scores import ScoreTable
 from perimetry.measures.ranking import Difference
 from perimetry.measures.stats import Interval, percentile_interval, resample_counts
@@ -146,36 +146,17 @@ def _rank_rows(
     families = {suite.cases[i].family for i in places}
     family = families.pop() if len(families) == 1 else "all"
 
-    def row(name: str, kind: Kind, metric: str, box: Interval | Difference, **more: Any) -> Row:
-        return Row(
-            suite=suite.name,
-            family=family,
-            dose=dose,
-            negatives="none",
-            detector=name,
-            kind=kind,
-            metric=metric,
-            against=more.get("against", ""),
-            best_baseline=more.get("best_baseline", False),
-            selection=more.get("selection", ""),
-            estimate=box.estimate,
-            low=box.low,
-            high=box.high,
-            n_shifted=len(places),
-            n_clean=0,
-            n_pairs=box.n,
-            seed=seed,
-            method=box.method,
-        )
-
-    rows = [row(a.detector, table.kinds[a.detector], f"damage_{a.damage}_spearman", a.spearman) for a in found]
+    place = Place(suite.name, family, dose, "none", len(places), 0, seed)
+    rows = [
+        row_at(place, a.detector, table.kinds[a.detector], f"damage_{a.damage}_spearman", a.spearman) for a in found
+    ]
     for kind in harm:
         rivals = [a for a in found if a.damage == kind and table.kinds[a.detector] == "baseline" and a.gain is not None]
         best = min(rivals, key=lambda a: (-a.spearman.estimate, a.detector), default=None)
         if best is not None:
             metric = f"damage_{kind}_spearman_difference"
-            told = {"against": best.detector, "best_baseline": True, "selection": "main"}
-            rows.append(row(main, "concept", metric, _turned(best), **told))
+            told = {"against": best.detector, "selection": "main"}
+            rows.append(row_at(place, main, "concept", metric, _turned(best), best_baseline=True, **told))
     return rows
 
 

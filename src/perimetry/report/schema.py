@@ -1,6 +1,6 @@
 """What a report is made of: the content of `results.json`, checked before a line of HTML is written."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ __all__ = [
     "Example",
     "FalseAlarmRow",
     "Histogram",
+    "MadeResults",
     "ReadingEntry",
     "ResultRow",
     "Results",
@@ -24,8 +25,11 @@ __all__ = [
     "SeedRow",
     "TokenEntry",
     "TrainingCurve",
+    "checked",
     "parse_results",
 ]
+
+M = TypeVar("M", bound="MadeResults")
 
 
 class ResultRow(Config):
@@ -201,12 +205,12 @@ class TrainingCurve(Config):
     """Objects of the training log: `step` or `tokens`, and numbers such as `fvu`, `l0`, `dead`."""
 
 
-class Results(Config):
-    """The content of `results.json`; keys that the report does not show are let through."""
+class MadeResults(Config):
+    """What every results file says of itself; keys that the report does not show are let through."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    title: str = "Shift report"
+    title: str
     """Headline."""
     subtitle: str = ""
     """Model, layer and SAE in one line."""
@@ -218,6 +222,17 @@ class Results(Config):
     """What they were computed on."""
     date: str
     """When, as ISO 8601."""
+    matching: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Suite -> how its negatives were matched, measured."""
+    configuration: dict[str, Any] = Field(default_factory=dict)
+    """Every setting of the run."""
+
+
+class Results(MadeResults):
+    """The content of `results.json`."""
+
+    title: str = "Shift report"
+    """Headline."""
     rows: tuple[ResultRow, ...]
     """Measurements, flat."""
     seeds: tuple[SeedRow, ...] = ()
@@ -226,8 +241,6 @@ class Results(Config):
     """The concept score chosen on the validation suite."""
     validation: str = ""
     """How and on what it was chosen, in a sentence."""
-    matching: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Suite -> how its negatives were matched, measured."""
     benign: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Suite -> families of its shifted texts that are novel and harmless."""
     damage: tuple[DamageEntry, ...] = ()
@@ -246,17 +259,20 @@ class Results(Config):
     """Prompts to show token by token."""
     training: tuple[TrainingCurve, ...] = ()
     """Training logs."""
-    configuration: dict[str, Any] = Field(default_factory=dict)
-    """Every setting of the run."""
 
 
 def parse_results(results: dict[str, Any]) -> Results:
     """The results, checked. Errors: `ConfigError` that names the first entries that are wrong."""
+    return checked(Results, results, "these results")
+
+
+def checked(kind: type[M], results: dict[str, Any], what: str) -> M:
+    """Results as their class. Errors: `ConfigError` that names the first entries of `what` that are wrong."""
     try:
-        return Results.model_validate(results)
+        return kind.model_validate(results)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]]
         raise ConfigError(
-            f"these results cannot be shown ({error.error_count()} problems): {'; '.join(problems)}; "
+            f"{what} cannot be shown ({error.error_count()} problems): {'; '.join(problems)}; "
             "make results.json again with this version"
         ) from error

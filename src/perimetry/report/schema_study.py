@@ -2,11 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from perimetry.config import Config
-from perimetry.errors import ConfigError
-from perimetry.report.schema import ResultRow, SeedRow
+from perimetry.report.schema import MadeResults, ResultRow, SeedRow, checked
 
 __all__ = [
     "STUDY",
@@ -110,23 +109,9 @@ class Confirmed(Config):
     """The chosen score, and its difference to the chosen baseline."""
 
 
-class StudyResults(Config):
-    """The content of the file; keys that the report does not show are let through."""
+class StudyResults(MadeResults):
+    """The content of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    title: str
-    """Headline."""
-    subtitle: str = ""
-    """Model and size in one line."""
-    command: str
-    """The command that makes these results."""
-    version: str
-    """Version of perimetry."""
-    hardware: dict[str, Any] | str
-    """What they were computed on."""
-    date: str
-    """When, as ISO 8601."""
     main: str
     """The score of the second heat map."""
     rule: str
@@ -145,19 +130,8 @@ class StudyResults(Config):
     """Kind -> how many scores it was chosen from."""
     confirmed: Confirmed
     """What the test suites said."""
-    matching: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Suite -> how its negatives were matched, measured."""
-    configuration: dict[str, Any] = Field(default_factory=dict)
-    """Every setting of the run."""
 
 
 def parse_study(results: dict[str, Any]) -> StudyResults:
     """The results, checked. Errors: `ConfigError` that names the first entries that are wrong."""
-    try:
-        return StudyResults.model_validate(results)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]]
-        raise ConfigError(
-            f"these results of a study cannot be shown ({error.error_count()} problems): {'; '.join(problems)}; "
-            "make results.json again with this version"
-        ) from error
+    return checked(StudyResults, results, "these results of a study")

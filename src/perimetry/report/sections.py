@@ -9,6 +9,7 @@ from perimetry.report.curves import dose_figures, figure, roc_figures
 from perimetry.report.damage import damage_section
 from perimetry.report.figures import Axis, Series, histogram, line_chart
 from perimetry.report.heatmap import example_section, scale_of
+from perimetry.report.making import making_section, matching_section
 from perimetry.report.markup import Html, Node, join, tag
 from perimetry.report.measures import measure_tables, more
 from perimetry.report.picking import first_seed, is_apart
@@ -17,9 +18,7 @@ from perimetry.report.tables import (
     detector_table,
     difference_table,
     false_alarm_table,
-    matching_table,
     seed_table,
-    settings_table,
 )
 from perimetry.report.verdicts import verdicts
 
@@ -59,8 +58,8 @@ def sections(results: Results) -> list[Section]:
         Section("examples", "Prompts, token by token", _examples(results)),
         Section("seeds", "Other SAE seeds", _seeds(results)),
         Section("training", "Training", _training(results)),
-        Section("negatives", "How the negatives match", _matching(results)),
-        Section("making", "How this was made", _making(results)),
+        Section("negatives", "How the negatives match", matching_section(results)),
+        Section("making", "How this was made", making_section(results)),
     ]
     return [section for section in found if section.content]
 
@@ -162,16 +161,3 @@ def _both(point: dict[str, Any], *keys: str) -> bool:
 def _thinned(points: list[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
     step = max(1, len(points) // most)
     return points[::step] if points[::step][-1] == points[-1] else [*points[::step], points[-1]]
-
-
-def _matching(results: Results) -> Html:
-    return join(matching_table(suite, matching) for suite, matching in results.matching.items())
-
-
-def _making(results: Results) -> Html:
-    hardware = results.hardware if isinstance(results.hardware, dict) else {"machine": results.hardware}
-    facts = settings_table("Where and when", {"version": results.version, "date": results.date, **hardware})
-    parts: list[Node] = [tag("p", "Make it again:"), tag("pre", tag("code", results.command)), facts]
-    if results.configuration:
-        parts.append(more("Every setting", settings_table("Configuration", results.configuration)))
-    return join(parts)

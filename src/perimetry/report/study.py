@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from perimetry.report.making import making_section, matching_section
 from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import more
 from perimetry.report.schema_study import ConfirmedSeeds, StudiedRow, StudiedScore, StudyResults
 from perimetry.report.sections import Section
-from perimetry.report.tables import matching_table, settings_table
 from perimetry.report.verdicts import Tone, Verdict
 
 __all__ = ["best_cells", "dictionary_names", "study_sections", "study_verdicts"]
@@ -24,8 +24,8 @@ def study_sections(results: StudyResults) -> list[Section]:
         Section("leaders", "Scores in the lead, validation", _leaders(results)),
         Section("confirmed", "The chosen score, test", _confirmed(results)),
         Section("saes", "The SAEs", _saes(results)),
-        Section("negatives", "How the negatives match", _matching(results)),
-        Section("making", "How this was made", _making(results)),
+        Section("negatives", "How the negatives match", matching_section(results)),
+        Section("making", "How this was made", making_section(results)),
     ]
     return [section for section in found if section.content]
 
@@ -235,19 +235,6 @@ def _saes(results: StudyResults) -> Html:
     ]
     names = ("layer", "architecture", "width", "seed", "FVU", "L0", "dead", "identity")
     return _table("On tokens of after the training", _head(names, frozenset({"architecture", "identity"})), body)
-
-
-def _matching(results: StudyResults) -> Html:
-    return join(matching_table(suite, matching) for suite, matching in results.matching.items())
-
-
-def _making(results: StudyResults) -> Html:
-    hardware = results.hardware if isinstance(results.hardware, dict) else {"machine": results.hardware}
-    facts = settings_table("Where and when", {"version": results.version, "date": results.date, **hardware})
-    parts: list[Node] = [tag("p", "Make it again:"), tag("pre", tag("code", results.command)), facts]
-    if results.configuration:
-        parts.append(more("Every setting", settings_table("Configuration", results.configuration)))
-    return join(parts)
 
 
 def _table(caption: str, head: Html, body: Sequence[Html]) -> Html:
