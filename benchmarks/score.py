@@ -1,10 +1,10 @@
 """What a reading costs beyond the forward pass: time of `Meter.score` over that of the truncated pass alone.
 
-The pass reads the same batches of the same prompts up to the tapped block and throws the result away. `main` is the
-main detector with its p-value, `explained` adds the concepts with their clean contexts, `concepts` computes every concept
-score that needs no more than the truncated pass; `all` computes every detector and baseline, which takes the whole model for
-the likelihoods; `full pass` is the model to its logits, for comparison.
-Tokenising is part of every arm but the passes.
+The pass tokenises the same prompts, reads the same batches of them up to the tapped block and throws the result away. Scores that stop at the tap:
+`surprise` is that detector with its p-value, as a meter calibrated with `--main surprise` gives it; `concepts` computes every concept
+score of the tap, in all poolings; `explained` is `surprise` with its concepts and their clean contexts. Scores that need the last hidden state
+or the likelihoods, and therefore the whole model: `main` is the meter's own main score, `all` every detector and baseline. `full pass` is the
+model to its logits, for comparison.
 
 Without --meter a small dictionary is trained and calibrated first, on SmolLM2-135M-Instruct and the encyclopaedia.
 """
@@ -32,18 +32,23 @@ def batches_of(meter: Meter, texts: Sequence[str]) -> list[PromptBatch]:
     return [collate([prompts[i] for i in rows], meter.lm.pad_id) for rows in groups]
 
 
-def truncated_pass(meter: Meter, batches: Sequence[PromptBatch]) -> None:
-    """The blocks up to the tap."""
-    for batch in batches:
+def truncated_pass(meter: Meter, texts: Sequence[str]) -> None:
+    """From text through the blocks up to the tap."""
+    for batch in batches_of(meter, texts):
         meter.extractor.tap.read(batch.ids.to(meter.lm.device), batch.attention.to(meter.lm.device))
 
 
 @torch.no_grad()
-def full_pass(meter: Meter, batches: Sequence[PromptBatch]) -> None:
-    """The whole model."""
-    for batch in batches:
+def full_pass(meter: Meter, texts: Sequence[str]) -> None:
+    """From text through the whole model."""
+    for batch in batches_of(meter, texts):
         ids, attention = batch.ids.to(meter.lm.device), batch.attention.to(meter.lm.device)
         meter.lm.model(input_ids=ids, attention_mask=attention, use_cache=False)
+
+
+def judging_by(meter: Meter, main: str) -> Meter:
+    """The same meter with another main score."""
+    return Meter(meter.extractor, meter.sae, meter.info, meter.normal, main=main, details=meter.details)
 
 
 def main() -> None:
@@ -61,19 +66,19 @@ def main() -> None:
             meter = make_meter(Path(folder), documents, runtime, tiny=arguments.tiny)
     n = arguments.prompts or (8 if arguments.tiny else 32)
     texts = passages_of(documents[::-1], n, *((5, 20) if arguments.tiny else (15, 120)))
-    batches = batches_of(meter, texts)
-    tokens = sum(int(batch.countable.sum()) for batch in batches)
-    concepts = [
-        name for name, kind in DETECTORS.items() if not (kind.baseline or kind.needs_logits or kind.needs_foresight)
-    ]
+    tokens = sum(int(batch.countable.sum()) for batch in batches_of(meter, texts))
+    ours = {n for n, kind in DETECTORS.items() if not (kind.baseline or kind.needs_logits or kind.needs_foresight)}
+    concepts = [n for n in meter.names("all") if n.partition(".")[0] in ours]
+    tapped = judging_by(meter, "surprise")
     calls = {
-        "truncated pass": lambda: truncated_pass(meter, batches),
-        "main": lambda: meter.score(texts, explain=False, batch_tokens=BATCH_TOKENS),
-        "concepts": lambda: meter.score(texts, detectors=concepts, explain=False, batch_tokens=BATCH_TOKENS),
-        "explained": lambda: meter.score(texts, explain=True, batch_tokens=BATCH_TOKENS),
+        "truncated pass": lambda: truncated_pass(meter, texts),
+        "surprise": lambda: tapped.score(texts, explain=False, batch_tokens=BATCH_TOKENS),
+        "concepts": lambda: tapped.score(texts, detectors=concepts, explain=False, batch_tokens=BATCH_TOKENS),
+        "explained": lambda: tapped.score(texts, explain=True, batch_tokens=BATCH_TOKENS),
     }
     if not arguments.quick:
-        calls["full pass"] = lambda: full_pass(meter, batches)
+        calls["full pass"] = lambda: full_pass(meter, texts)
+        calls["main"] = lambda: meter.score(texts, explain=False, batch_tokens=BATCH_TOKENS)
         calls["all"] = lambda: meter.score(texts, detectors="all", explain=False, batch_tokens=BATCH_TOKENS)
     seconds = take_turns(calls, arguments.repeats)
     about = {"model": meter.lm.name, "layer": meter.extractor.tap.layer, "width": meter.sae.d_sae}

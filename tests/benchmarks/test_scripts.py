@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LIMITS = {"gemm_float32", "gemm_bfloat16"}
 ARMS = {
     "train_step": {"perimetry", "perimetry_dense", *LIMITS},
-    "score": {"truncated pass", "main", "explained", "concepts", "full pass", "all"},
+    "score": {"truncated pass", "surprise", "main", "explained", "concepts", "full pass", "all"},
     "harvest": {"truncated pass", "harvest"},
 }
 SCRIPTS = sorted(ARMS)

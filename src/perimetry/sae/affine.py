@@ -20,7 +20,7 @@ from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.dense import dense_aux
 from perimetry.sae.steps.products import decode
-from perimetry.sae.steps.select import Collector, PreActivations
+from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, collect, from_mask
 from perimetry.sae.terms.smooth import dense_smooth
 
 __all__ = ["AffineSAE", "Weights", "fire_above", "initial_weights", "order_codes", "tiny_weights"]
@@ -116,9 +116,20 @@ class AffineSAE(AbstractSAE):
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
         """Values and latents (token, slot) that fire by the inference rule, values descending, zeros where empty."""
 
+    def cut(self) -> Tensor | None:
+        """What p must exceed to fire, and to be its own code, where that is the whole inference rule; else None.
+
+        One number, or one a latent. `encode` then finds what fires by a product of few bits and computes only that exactly.
+        """
+        return None
+
     @torch.no_grad()
     @override
     def encode(self, acts: Acts) -> Codes:
+        cut = self.cut()
+        if cut is not None and acts.shape[0]:
+            values, columns = _by_slot(collect(self.pre_activations(acts), [AboveCut(cut)])[0])
+            return Codes(columns, values, self.d_sae)
         parts = [self.fire(chunk) for _, chunk in self.pre_activations(acts).chunks()]
         slots = max([1, *(int((values != 0).sum(1).max()) for values, _ in parts)])
 
@@ -287,14 +298,17 @@ class AffineSAE(AbstractSAE):
 
 def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:
     """`fire` for the architectures with a free count: every pre-activation strictly above its cut and above 0."""
-    above = pre > cut.clamp(min=0)
-    counts = above.sum(1)
-    slots = max(1, int(counts.max()))
+    return _by_slot(from_mask(pre, pre > cut.clamp(min=0)))
+
+
+def _by_slot(active: Active) -> tuple[Tensor, Tensor]:
+    """Values and latents (token, slot) of positive entries: values descending, equal ones by ascending latent, (0, 0) last."""
+    counts, rows = active.offsets.diff(), active.rows()
     # A top-k as wide as the busiest token would sort that much for every token; most have far fewer.
-    rows, latents = above.nonzero(as_tuple=True)
-    place = torch.arange(rows.numel(), device=pre.device) - (counts.cumsum(0) - counts)[rows]
-    values = pre.new_zeros(pre.shape[0], slots)
-    columns = torch.zeros(pre.shape[0], slots, dtype=torch.int64, device=pre.device)
-    values[rows, place], columns[rows, place] = pre[rows, latents], latents
+    slots = max(1, int(counts.max()))
+    place = torch.arange(active.entries, device=rows.device) - active.offsets[:-1][rows]
+    values = active.values.new_zeros(active.tokens, slots)
+    columns = torch.zeros(active.tokens, slots, dtype=torch.int64, device=rows.device)
+    values[rows, place], columns[rows, place] = active.values, active.columns
     values, order = values.sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)

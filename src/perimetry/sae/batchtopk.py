@@ -75,6 +75,10 @@ class BatchTopKSAE(AffineSAE):
         self.select_by_norm = select_by_norm
 
     @override
+    def cut(self) -> Tensor | None:
+        return None if self.select_by_norm else self.b_enc.detach().new_tensor(self.threshold)
+
+    @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
         if not self.select_by_norm:
             return fire_above(pre, pre.new_tensor(self.threshold))

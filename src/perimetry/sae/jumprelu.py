@@ -120,8 +120,12 @@ class JumpReLUSAE(AffineSAE):
         return MODES[options.mode]
 
     @override
+    def cut(self) -> Tensor:
+        return self.threshold.detach()
+
+    @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
-        return fire_above(pre, self.threshold.detach())
+        return fire_above(pre, self.cut())
 
     @override
     def extras(self) -> dict[str, Tensor]:

@@ -103,8 +103,12 @@ class MatryoshkaSAE(AffineSAE):
         self.levels = levels(self.options, self.d_sae)
 
     @override
+    def cut(self) -> Tensor:
+        return self.b_enc.detach().new_tensor(self.threshold)
+
+    @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
-        return fire_above(pre, pre.new_tensor(self.threshold))
+        return fire_above(pre, self.cut())
 
     @override
     def settings(self) -> dict[str, Any]:

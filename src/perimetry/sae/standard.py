@@ -35,8 +35,12 @@ class StandardSAE(AffineSAE):
         self.hold(weights, subtract_b_dec)
 
     @override
+    def cut(self) -> Tensor:
+        return self.b_enc.detach().new_zeros(())
+
+    @override
     def fire(self, pre: Latents) -> tuple[Tensor, Tensor]:
-        return fire_above(pre, pre.new_zeros(()))
+        return fire_above(pre, self.cut())
 
     @override
     def collectors(self, pre: PreActivations, objective: Objective) -> list[Collector]:

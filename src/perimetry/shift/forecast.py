@@ -1,6 +1,5 @@
 """Linear forecasts, fitted from sums alone: standardised ridge regressions, their strength, and what they thought unlikely."""
 
-import warnings
 from typing import Final, NamedTuple
 
 import torch
@@ -9,6 +8,8 @@ from torch import Tensor
 
 from perimetry.axes import PerToken
 from perimetry.sae.base import Codes
+from perimetry.sae.steps.active import Active
+from perimetry.sae.steps.products import sampled
 
 __all__ = ["Regression", "Standard", "choose_ridge", "fit_ridge", "share_below", "solve_ridge", "standardise"]
 
@@ -105,12 +106,6 @@ def share_below(
     number = active.sum(1)
     # Only the products at active slots are formed, a tenth of the work of all.
     starts = torch.nn.functional.pad(number.cumsum(0), (1, 0))
-    shape = (features.shape[0], codes.width)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        slots = torch.sparse_csr_tensor(
-            starts, codes.indices[active], torch.zeros(int(starts[-1])), shape, check_invariants=False
-        )
-    forecast = torch.sparse.sampled_addmm(slots, features, weights.T, beta=0.0).values()
-    owner = torch.arange(shape[0]).repeat_interleave(number)
-    return torch.bincount(owner[forecast < limit], minlength=shape[0]).float() / number.clamp_min(1)
+    slots = Active(starts, codes.indices[active], codes.values[active], codes.width)
+    forecast = sampled(slots, features, weights)
+    return torch.bincount(slots.rows()[forecast < limit], minlength=features.shape[0]).float() / number.clamp_min(1)

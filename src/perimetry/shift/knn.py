@@ -15,7 +15,7 @@ from perimetry.shift.stateful import TensorDetector, by_rows
 __all__ = ["KNN", "Cosine", "Nearest", "largest", "unit"]
 
 _NEIGHBOURS: Final = 10
-_GROUP: Final = 64
+_GROUP: Final = 16
 
 
 class Nearest(NamedTuple):
@@ -43,9 +43,10 @@ def largest(x: Float[Tensor, "row column"], k: int) -> Nearest:
     groups = x.shape[1] // _GROUP
     if groups <= k:
         return Nearest(*x.topk(min(k, x.shape[1]), dim=1, sorted=False))
-    body = x[:, : groups * _GROUP].unflatten(1, (groups, _GROUP))
-    best = body.amax(2).topk(k, dim=1, sorted=False).indices
-    columns = (best[:, :, None] * _GROUP + torch.arange(_GROUP)).flatten(1)
+    # A group is every so many-th column: maxima of neighbouring columns side by side are found several times faster.
+    body = x[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    best = body.amax(1).topk(k, dim=1, sorted=False).indices
+    columns = (best[:, :, None] + groups * torch.arange(_GROUP)).flatten(1)
     rest = torch.arange(groups * _GROUP, x.shape[1]).expand(x.shape[0], -1)
     columns = torch.cat([columns, rest], 1)
     values, slot = x.gather(1, columns).topk(k, dim=1, sorted=False)

@@ -13,7 +13,17 @@ from torch import Tensor
 from perimetry.axes import PerPrompt, PerToken
 from perimetry.errors import UnknownName, UsageError
 
-__all__ = ["POOLINGS", "Reference", "ScoreName", "parse_score", "pool", "reference_of", "score_names"]
+__all__ = [
+    "POOLINGS",
+    "Grid",
+    "Reference",
+    "ScoreName",
+    "parse_score",
+    "pool",
+    "pool_filled",
+    "reference_of",
+    "score_names",
+]
 
 POOLINGS: Final = ("cusum", "max", "mean", "top10")
 """Names of the poolings; `mean` is the bare name of a detector."""
@@ -99,6 +109,27 @@ def score_names(detectors: dict[str, str]) -> list[str]:
     return names
 
 
+class Grid(NamedTuple):
+    """How the tokens of some prompts lie side by side; the same for every detector that scores them."""
+
+    held: Bool[Tensor, "prompt seq"]
+    """Which places hold a token: the first ones of each row."""
+    lengths: Int[Tensor, " prompt"]
+    """Tokens of each prompt."""
+
+    @classmethod
+    def of(cls, prompt: Int[Tensor, " token"], n_prompts: int) -> "Grid":
+        """From the prompt of each token, which is non-decreasing; every row occurs."""
+        lengths = torch.bincount(prompt, minlength=n_prompts)
+        return cls(torch.arange(int(lengths.max()) if n_prompts else 0) < lengths[:, None], lengths)
+
+    def fill(self, scores: PerToken) -> Float[Tensor, "prompt seq"]:
+        """Scores per token in their places, 0 elsewhere; in float64."""
+        table = torch.zeros(self.held.shape, dtype=torch.float64)
+        table[self.held] = scores.double()
+        return table
+
+
 def pool(
     scores: PerToken, prompt: Int[Tensor, " token"], n_prompts: int, how: str, reference: Reference | None = None
 ) -> PerPrompt:
@@ -117,12 +148,17 @@ def pool(
     >>> pool(scores, prompt, 2, "mean"), pool(scores, prompt, 2, "top10")
     (tensor([2., 5.]), tensor([3., 5.]))
     """
+    grid = Grid.of(prompt, n_prompts)
+    return pool_filled(grid.fill(scores), grid, how, reference)
+
+
+def pool_filled(
+    table: Float[Tensor, "prompt seq"], grid: Grid, how: str, reference: Reference | None = None
+) -> PerPrompt:
+    """`pool` of scores that lie in their grid already. Errors: as `pool`."""
+    held, lengths = grid
     if how not in POOLINGS:
         raise UnknownName("pooling", how, POOLINGS)
-    lengths = torch.bincount(prompt, minlength=n_prompts)
-    held = torch.arange(int(lengths.max()) if n_prompts else 0) < lengths[:, None]
-    table = torch.zeros(held.shape, dtype=torch.float64)
-    table[held] = scores.double()
     if how == "mean":
         return (table.sum(1) / lengths).float()
     if how == "top10":

@@ -9,7 +9,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.evidence import Capture
-from perimetry.shift.pooling import Reference, ScoreName, parse_score, pool, score_names
+from perimetry.shift.pooling import Grid, Reference, ScoreName, parse_score, pool_filled, score_names
 
 __all__ = ["LEVELS", "all_score_names", "score_table", "score_tables", "share_detectors"]
 
@@ -34,15 +34,16 @@ def score_table(
         parsed = parse_score(name, LEVELS)
         wanted.setdefault(parsed.detector, []).append(parsed)
     table: dict[str, PerPrompt] = {}
+    grid = Grid.of(evidence.prompt, evidence.n_prompts)
     for detector, parses in wanted.items():
         raw = normal_detectors[detector].score(evidence)
+        if LEVELS[detector] == "prompt":
+            table[detector] = raw
+            continue
+        filled = grid.fill(raw)
         for parsed in parses:
-            if LEVELS[detector] == "prompt":
-                table[detector] = raw
-            else:
-                key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
-                reference = references.get(detector)
-                table[key] = pool(raw, evidence.prompt, evidence.n_prompts, parsed.pooling, reference)
+            key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
+            table[key] = pool_filled(filled, grid, parsed.pooling, references.get(detector))
     return {name: table[name] for name in names}
 
 

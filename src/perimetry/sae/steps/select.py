@@ -26,6 +26,7 @@ __all__ = [
     "Window",
     "collect",
     "collect_dense",
+    "from_mask",
     "top_k_rows",
 ]
 
@@ -124,7 +125,8 @@ def top_k_rows(pre: Latents, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
-def _from_mask(pre: Latents, mask: Tensor) -> Active:
+def from_mask(pre: Latents, mask: Tensor) -> Active:
+    """The entries of dense pre-activations where `mask` is true, latents ascending within a token."""
     flat = flat_nonzero(mask)
     tokens, width = pre.shape
     rows = torch.div(flat, width, rounding_mode="floor")
@@ -178,7 +180,7 @@ class AboveCut(Cut):
 
     @override
     def take(self, pre: Latents) -> None:
-        self.parts.append(_from_mask(pre, pre > self.cut))
+        self.parts.append(from_mask(pre, pre > self.cut))
 
     @override
     def finish(self) -> Active:
@@ -203,7 +205,7 @@ class Window(Cut):
 
     @override
     def take(self, pre: Latents) -> None:
-        self.parts.append(_from_mask(pre, (pre - self.cut).abs() < self.half))
+        self.parts.append(from_mask(pre, (pre - self.cut).abs() < self.half))
 
     @override
     def finish(self) -> Active:
@@ -243,7 +245,7 @@ class BatchTopK(Cut):
 
     @override
     def take(self, pre: Latents) -> None:
-        self.parts.append(_from_mask(pre, pre > self.cut))
+        self.parts.append(from_mask(pre, pre > self.cut))
 
     @override
     def finish(self) -> Active | None:

@@ -79,6 +79,29 @@ static i64 positions_above(const int16_t *row, i64 width, int16_t cut, int32_t *
     return found;
 }
 
+/* bf16 bits as integers that are ordered like the numbers, negative ones included. */
+static inline int16_t ordered(int16_t bits) { return (int16_t)(bits ^ ((bits >> 15) & 0x7fff)); }
+
+/* The same as `positions_above` for a cut of any sign, given as `ordered` bits. */
+static i64 positions_above_signed(const int16_t *row, i64 width, int16_t cut, int32_t *out) {
+    i64 found = 0, i = 0;
+#ifdef __AVX512BW__
+    const __m512i bound = _mm512_set1_epi16(cut), low = _mm512_set1_epi16(0x7fff);
+    for (; i + LANES <= width; i += LANES) {
+        __m512i bits = _mm512_loadu_si512(row + i);
+        bits = _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi16(bits, 15), low));
+        uint32_t mask = _mm512_cmpge_epi16_mask(bits, bound);
+        while (mask) {
+            out[found++] = (int32_t)(i + __builtin_ctz(mask));
+            mask &= mask - 1;
+        }
+    }
+#endif
+    for (; i < width; i++)
+        if (ordered(row[i]) >= cut) out[found++] = (int32_t)i;
+    return found;
+}
+
 /* A value that at least `m` positions reach, from maxima of disjoint groups; 1 (the least positive) where none is. */
 static int16_t lower_bound_of_top(const int16_t *row, i64 width, i64 m, int16_t *maxima) {
     i64 groups = 0, i = 0;
@@ -188,8 +211,10 @@ EXPORT int pm_refine(const float *x, const float *W, const float *bias, i64 rows
 /* How many scores of each row lie above its own cut plus that of the column (cut_columns may be null). */
 static inline i64 row_above(const int16_t *row, i64 width, float cut, const float *cuts, int32_t *out) {
     if (!cuts) {
-        uint16_t bits = to_bf16(cut);
-        return positions_above(row, width, cut <= 0 || bits == 0 ? 1 : (int16_t)bits, out);
+        int16_t bits = (int16_t)to_bf16(cut);
+        // A score at or below 0 may belong to a value above it: the slack takes the cut below 0 where that fires.
+        if (bits > 0) return positions_above(row, width, bits, out);
+        return positions_above_signed(row, width, ordered(bits), out);
     }
     i64 found = 0;
     for (i64 i = 0; i < width; i += SPAN) {
