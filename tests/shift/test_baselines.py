@@ -91,7 +91,8 @@ def test_knn_and_cosine_equal_sklearn(profile: Profile, fresh: Evidence) -> None
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 700), st.integers(1, 8), st.integers(0, 10_000))
 def test_largest_equals_topk(columns: int, k: int, seed: int) -> None:
-    x = torch.randint(0, 50, (3, columns), generator=torch.Generator().manual_seed(seed)).float()
+    """In torch, which float64 leaves it to: the kernel has its own tests."""
+    x = torch.randint(0, 50, (3, columns), generator=torch.Generator().manual_seed(seed)).double()
     got = largest(x, k)
     wanted = x.topk(min(k, columns), dim=1).values
     assert torch.equal(got.values.sort(1, descending=True).values, wanted)

@@ -10,7 +10,10 @@ from perimetry.shift.profile import Profile
 from . import worlds
 
 
-def test_equals_brute_force() -> None:
+@pytest.mark.parametrize("kernels", [True, False])
+def test_equals_brute_force(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels:
+        monkeypatch.setattr("perimetry.sae.steps.native.usable", lambda *_: False)
     profile = worlds.profile_of(*(worlds.clean(seed) for seed in range(4)))
     fresh = worlds.shifted(50, 8)
     detector = FallaciousF2.fit(profile)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perimetry.axes import ModelBias, PerToken
 from perimetry.sae.base import Codes
+from perimetry.sae.steps import native
 from perimetry.shift.base import Evidence
 from perimetry.shift.concepts import rare_below
 from perimetry.shift.knn import largest, unit
@@ -76,13 +77,17 @@ class FallaciousF2(TensorDetector):
     def false_slots(self, evidence: Evidence, rows: Int[Tensor, " row"]) -> Bool[Tensor, "row k"]:
         """Which code slots of some tokens hold a false concept."""
         codes: Codes = evidence.codes.select(rows)
-        width = codes.width
-        near = self.active[self.neighbours(evidence.acts[rows])].flatten(1).long()
-        # One place more than there are latents takes the padding.
-        known = torch.zeros(rows.numel(), width + 1, dtype=torch.bool).scatter_(1, near, value=True)
+        unknown = self._unknown(self.neighbours(evidence.acts[rows]), codes)
         bucket = self.buckets[evidence.tokens[rows]]
-        unsupported = self.unsupported[bucket[:, None], codes.indices]
-        return (codes.values != 0) & (~known.gather(1, codes.indices) | unsupported)
+        return (codes.values != 0) & (unknown | self.unsupported[bucket[:, None], codes.indices])
+
+    def _unknown(self, near: Int[Tensor, "row k"], codes: Codes) -> Bool[Tensor, "row slot"]:
+        """Which code slots hold a concept that fires on none of the near clean tokens."""
+        if native.usable() and self.active.dtype == torch.int32:
+            return native.absent(near, self.active, codes.indices, codes.width)
+        # One place more than there are latents takes the padding.
+        known = torch.zeros(codes.indices.shape[0], codes.width + 1, dtype=torch.bool)
+        return ~known.scatter_(1, self.active[near].flatten(1).long(), value=True).gather(1, codes.indices)
 
     def score(self, evidence: Evidence) -> PerToken:
         """Count."""

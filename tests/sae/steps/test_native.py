@@ -88,14 +88,37 @@ def test_above_finds_what_reaches_the_cut(rows: int, width: int, seed: int) -> N
     draw = generator(seed)
     scores = torch.randn(rows, width, generator=draw).bfloat16()
     for cuts in (None, torch.rand(width, generator=draw)):
-        cut = torch.rand(rows, generator=draw).bfloat16().float() - (0.3 if cuts is not None else -0.01)
-        cut = cut.bfloat16().float()
+        # On either side of 0, and 0 itself: a negative score may nominate, too.
+        cut = (torch.rand(rows, generator=draw) - 0.5).bfloat16().float().masked_fill(torch.arange(rows) == 1, 0.0)
         offsets, columns, values = native.above(scores, cut, cuts)
         limit = cut[:, None] if cuts is None else cuts + cut[:, None]
         wanted = scores.float() >= limit
         rows_of = torch.repeat_interleave(torch.arange(rows), offsets.diff())
         assert torch.equal(torch.stack([rows_of, columns], 1), wanted.nonzero())
         assert torch.equal(values, scores.float()[wanted])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 9), st.sampled_from([1, 5, 64, 100, 500]), st.integers(1, 32), st.booleans(), st.integers(0, 10_000)
+)
+def test_largest_keeps_the_first_of_equals(rows: int, width: int, k: int, rounded: bool, seed: int) -> None:
+    x, k = torch.randn(rows, width, generator=generator(seed)), min(k, width)
+    x = x.round() if rounded else x
+    wanted = x.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    assert torch.equal(native.largest(x, k).sort(dim=1).values, wanted.sort(dim=1).values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9), st.integers(1, 90), st.integers(1, 5), st.integers(1, 7), st.integers(0, 10_000))
+def test_absent_is_what_no_near_list_holds(rows: int, width: int, k: int, slots: int, seed: int) -> None:
+    draw = generator(seed)
+    lists = torch.randint(width + 1, (11, 6), generator=draw, dtype=torch.int32)
+    near, own = torch.randint(11, (rows, k), generator=draw), torch.randint(width, (rows, slots), generator=draw)
+    got = native.absent(near, lists, own, width)
+    for row in range(rows):
+        known = set(lists[near[row]].flatten().tolist())
+        assert got[row].tolist() == [column not in known for column in own[row].tolist()]
 
 
 @settings(max_examples=30, deadline=None)

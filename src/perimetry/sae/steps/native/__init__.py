@@ -17,9 +17,11 @@ __all__ = [
     "Refined",
     "Update",
     "above",
+    "absent",
     "by_column",
     "candidates",
     "decode",
+    "largest",
     "refine",
     "residual",
     "sampled",
@@ -87,6 +89,24 @@ def above(scores: Tensor, cut: Tensor, cuts: Tensor | None) -> tuple[Tensor, Ten
     values = torch.empty(columns.shape[0])
     call("pm_above", scores, *sizes, cut, by_column, offsets, nothing, columns, values)
     return offsets, columns, values
+
+
+def largest(x: Tensor, k: int) -> Tensor:
+    """Columns (row, k) of the `k` largest of each row, in no order; of equals the first ones."""
+    found = torch.empty(x.shape[0], k, dtype=torch.int64)
+    call("pm_largest", x, LONG(x.shape[0]), LONG(x.shape[1]), LONG(k), found)
+    return found
+
+
+def absent(near: Tensor, lists: Tensor, own: Tensor, width: int) -> Tensor:
+    """Which of a row's own columns (row, slot) stand in none of the `lists` (int32, padded by `width`) of its `near` rows."""
+    near, lists, own = near.contiguous(), lists.contiguous(), own.contiguous()
+    assert lists.dtype == torch.int32, "lists of 32-bit columns"
+    assert near.dtype == own.dtype == torch.int64, "positions of 64 bits"
+    out = torch.empty(own.shape, dtype=torch.bool)
+    sizes = [LONG(near.shape[1]), lists, LONG(lists.shape[1]), own, LONG(own.shape[1]), LONG(width)]
+    call("pm_absent", near, LONG(near.shape[0]), *sizes, out)
+    return out
 
 
 def decode(offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor) -> Tensor:

@@ -256,6 +256,74 @@ EXPORT int pm_above(const int16_t *scores, i64 rows, i64 width, const float *cut
     return failed;
 }
 
+/* ---- what the neighbours of a row know ---------------------------------------------------------------------------- */
+
+/* Columns of the k largest of each row (0 < k <= width), in no order; of equals the first ones stay. NaN is never chosen over a number
+   that stands among the first k. */
+EXPORT int pm_largest(const float *x, i64 rows, i64 width, i64 k, i64 *columns) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        float *best = malloc(k * sizeof(float));
+        if (!best) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                const float *row = x + r * width;
+                i64 *mine = columns + r * k, worst = 0;
+                for (i64 j = 0; j < k; j++) best[j] = row[j], mine[j] = j;
+                /* Of equal least ones the last column gives way. */
+                for (i64 j = 1; j < k; j++)
+                    if (best[j] <= best[worst]) worst = j;
+                for (i64 i = k; i < width; i += SPAN) {
+                    i64 stop = i + SPAN < width ? i + SPAN : width;
+                    float bar = best[worst];
+                    int any = 0;
+#pragma omp simd reduction(| : any)
+                    for (i64 j = i; j < stop; j++) any |= row[j] > bar;
+                    if (!any) continue;
+                    for (i64 j = i; j < stop; j++) {
+                        if (!(row[j] > best[worst])) continue;
+                        best[worst] = row[j], mine[worst] = j;
+                        for (i64 s = 0; s < k; s++)
+                            if (best[s] < best[worst] || (best[s] == best[worst] && mine[s] > mine[worst])) worst = s;
+                    }
+                }
+            }
+        }
+        free(best);
+    }
+    return failed;
+}
+
+/* For each row and each of its own columns: whether it is in none of the lists of the row's neighbours (entries in [0, width]). */
+EXPORT int pm_absent(const i64 *near, i64 rows, i64 k, const int32_t *lists, i64 length, const i64 *own, i64 slots, i64 width,
+                     uint8_t *absent) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        uint8_t *seen = malloc(width + 1);
+        if (!seen) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                memset(seen, 0, width + 1);
+                for (i64 j = 0; j < k; j++) {
+                    const int32_t *list = lists + near[r * k + j] * length;
+                    for (i64 s = 0; s < length; s++) seen[list[s]] = 1;
+                }
+                for (i64 s = 0; s < slots; s++) absent[r * slots + s] = !seen[own[r * slots + s]];
+            }
+        }
+        free(seen);
+    }
+    return failed;
+}
+
 /* Summed squared distance of the rows from their mean, in double precision, over fixed blocks of rows. */
 EXPORT int pm_spread(const float *x, i64 rows, i64 d, double *total) {
     const i64 blocks = (rows + BLOCK - 1) / BLOCK;
