@@ -2,7 +2,7 @@
 
 Between `<!-- results:NAME/VIEW -->` and `<!-- end -->` stands what the view makes of docs/results/NAME.json. Without the
 file the block says so. `python docs/make_results.py --take runs/demo/results.json demo` copies the flat part of a
-results file there first: no prompts, no curves. `--read METER` writes docs/results/reading.json, two sentences read by a
+results file there first: no prompts, no curves; of a run over all suites (the name `bench`) the rows of one seed. `--read METER` writes docs/results/reading.json, two sentences read by a
 meter. Both then fill the pages.
 """
 
@@ -25,6 +25,8 @@ sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its p
 
 from compared import VIEWS as COMPARED
 from compared import taken
+from measured import FIGURES, dose_curves, kept_rows
+from measured import VIEWS as MEASURED
 from performance import VIEWS as PERFORMANCE
 from sceptic import VIEWS as SCEPTIC
 
@@ -32,15 +34,18 @@ __all__ = ["FLAT", "VIEWS", "block", "fill", "pages", "read", "take"]
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).with_name("results")
+DRAWN = Path(__file__).with_name("figures")
 MARKED = re.compile(r"(<!-- results:([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FLAT = (
     *("command", "version", "hardware", "date", "title", "subtitle", "main", "validation"),
-    *("rows", "seeds", "matching", "false_alarms", "configuration"),
+    *("rows", "seeds", "matching", "false_alarms", "damage", "benign", "configuration"),
     # Of a study:
     *("kind", "rule", "cells", "saes", "chosen", "chosen_baseline", "compared", "confirmed"),
 )
 """What is kept of a results file; the rest belongs to the report."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
+BENCH = "bench"
+"""Name of the results of all suites, whose rows are too many to commit and which have figures."""
 TONES = {"good": "**holds:** ", "bad": "**fails:** ", "open": "**open:** ", "plain": "", "note": ""}
 
 
@@ -211,6 +216,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speeds": speeds,
     "verdicts": _of_results(verdict),
     **COMPARED,
+    **MEASURED,
     **PERFORMANCE,
     **SCEPTIC,
 }
@@ -237,6 +243,15 @@ def pages() -> list[Path]:
     return [page for page in found if MARKED.search(page.read_text(encoding="utf-8"))]
 
 
+def drawings(folder: Path = FOLDER) -> dict[Path, str]:
+    """The figures as the result files have them now: file -> SVG."""
+    file = folder / f"{BENCH}.json"
+    if not file.is_file():
+        return {}
+    results = parse_results(read_json(file))
+    return {DRAWN / f"{suite}.svg": dose_curves(results, suite) for suite in FIGURES}
+
+
 def take(source: Path, name: str) -> Path:
     """Copy the flat part of a results file to docs/results/NAME.json; the rows of a run of controls are its controls.
 
@@ -247,6 +262,8 @@ def take(source: Path, name: str) -> Path:
         whole = taken(whole)
     else:
         parse_results(whole)
+    if name == BENCH:
+        whole["rows"] = kept_rows(whole["rows"], whole["main"])
     if not whole["rows"] and whole.get("controls"):
         whole["rows"] = whole["controls"]
     target = FOLDER / f"{name}.json"
@@ -287,11 +304,15 @@ def main() -> int:
         take(Path(arguments[1]), arguments[2])
     if arguments[:1] == ["--read"]:
         read(Path(arguments[1]))
-    stale = [page for page in pages() if fill(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    wanted = {page: fill(page.read_text(encoding="utf-8")) for page in pages()} | drawings()
+    stale = {
+        file: text for file, text in wanted.items() if not file.is_file() or file.read_text(encoding="utf-8") != text
+    }
     if "--check" in arguments:
         return int(bool(stale))
-    for page in stale:
-        write_bytes(page, fill(page.read_text(encoding="utf-8")).encode())
+    for file, text in stale.items():
+        file.parent.mkdir(exist_ok=True)
+        write_bytes(file, text.encode())
     return 0
 
 

@@ -245,6 +245,28 @@ def harvest(measured: dict[str, Any]) -> str:
     return "\n\n".join([caption, table(["", "tokens a second", "time a token"], lines), source(measured)])
 
 
+def scoring(measured: dict[str, Any]) -> str:
+    """What a reading costs beyond the forward pass."""
+    names = {
+        "truncated pass": "*tokenising, and the forward pass up to the tapped block*",
+        "surprise": "one score of the tap, with its p-value (`--main surprise`)",
+        "concepts": "every concept score of the tap, in every pooling",
+        "explained": "`surprise` with its concepts and their clean contexts",
+        "full pass": "*the whole model, to its logits*",
+        "main": "the default score, which reads the last hidden state",
+        "all": "every detector and baseline",
+    }
+    rows = {(r["metric"], r["arm"]): r for r in measured["rows"]}
+    lines: list[list[str]] = []
+    for arm, name in names.items():
+        speed, times = rows["tokens_per_s", arm], rows.get(("time_ratio", arm))
+        lines.append([name, count(speed["estimate"]), spread(times) if times else "1"])
+    one = measured["rows"][0]
+    caption = f"{one['model']}, after block {one['layer']}, width {one['width']:,}, {one['prompts']} prompts of {one['tokens']:,} tokens:"
+    head = ["", "tokens a second", "time, over the pass up to the block"]
+    return "\n\n".join([caption, table(head, lines), source(measured)])
+
+
 def saebench(measured: dict[str, Any]) -> str:
     """What SAEBench said."""
     lines = [
@@ -281,6 +303,7 @@ def kills(measured: dict[str, Any]) -> str:
 VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "architectures": architectures,
     "harvest": harvest,
+    "scoring": scoring,
     "headline": headline,
     "kills": kills,
     "memory": memory,

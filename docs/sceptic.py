@@ -8,7 +8,7 @@ from performance import source, table
 from perimetry.report.controls import NAMES
 from perimetry.report.schema import parse_results
 
-__all__ = ["VIEWS", "controls"]
+__all__ = ["VIEWS", "controls", "false_concepts"]
 
 HEAD = ("control", "score", "against", "dose", "measure", "value", "n", "expected", "verdict")
 
@@ -36,5 +36,21 @@ def controls(whole: dict[str, Any]) -> str:
     return "\n\n".join([table(HEAD, lines), count, f"{source(whole)} {results.subtitle}".strip()])
 
 
-VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {"controls": controls}
+def false_concepts(whole: dict[str, Any]) -> str:
+    """How well the two definitions predict the oracle, and what flagging every active concept gives."""
+    results = parse_results({**whole, "rows": [], "controls": whole["rows"]})
+    mine = [row for row in results.controls if row.control == "f2_predicts_f3" and not row.against]
+    cells = {(row.dose, row.detector, row.metric): row for row in mine}
+    metrics = ("precision", "recall", "f_score", "informedness")
+    lines: list[list[str]] = []
+    for dose, detector in dict.fromkeys((row.dose, row.detector) for row in mine if row.metric in metrics):
+        boxes = [cells[dose, detector, metric] for metric in metrics]
+        lines.append(
+            [f"{100 * dose:g} %", f"`{detector}`", *(f"{b.estimate:.3f} ({b.low:.3f} to {b.high:.3f})" for b in boxes)]
+        )
+    head = ("typos", "flags", "precision", "recall", "F-score", "recall less false flags")
+    return "\n\n".join([table(head, sorted(lines, key=lambda line: float(line[0].split()[0]))), source(whole)])
+
+
+VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {"controls": controls, "false-concepts": false_concepts}
 """View -> Markdown of a result file."""

@@ -143,6 +143,10 @@ def test_length_batches_hold_every_prompt_once_within_the_budget(lengths, budget
     batches = list(length_batches(lengths, budget))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= budget for b in batches)
+    # What is padded by more than a fifth came while the batch was small.
+    for batch in batches:
+        longest = lengths[batch[0]]
+        assert all(8 * longest * place < budget for place, i in enumerate(batch) if lengths[i] < 0.8 * longest)
 
 
 def test_token_text_shows_spaces_and_unfinished_characters(tiny_lm):

@@ -151,7 +151,7 @@ def test_presets_come_in_by_a_flag(world: World, tmp_path: Path) -> None:
     assert {e["measure"] for e in found["damage"]} == {"kl", "nll_rise"}
     assert found["command"].startswith("perimetry bench shift ")
     assert "--preset quick" in found["command"]
-    assert "measuring suite typos: 48 texts, 1 SAE seed(s)" in done.err
+    assert "measuring suite typos: 48 texts, 1 meter(s)" in done.err
     again = run_main(*asked, "--preset", "quick", "--config", _settings(tmp_path), "--json")
     assert "suite typos: measured before" in again.err
     assert {k: v for k, v in again.json().items() if k != "date"} == {k: v for k, v in found.items() if k != "date"}
@@ -186,13 +186,16 @@ def test_meters_of_other_seeds_come_in_by_a_flag(world: World, meter: Meter, tmp
     )
     kind, message = run_main(*asked, "--also", world.meter, "--config", _settings(tmp_path)).error()
     assert kind == "UsageError"
-    assert "two meters have SAEs of seed 0; rows are told apart by the seed" in message
+    assert "two meters of layer 1 have SAEs of seed 0; rows are told apart by layer and seed" in message
     other = load_meter(world.meter)
     other.info = other.info.model_copy(update={"seed": 7})
     found = run_bench([meter, other], config(world, doses=(0.5,)), tmp_path / "two", command="x")
     assert {r["seed"] for r in found["rows"]} == {0, 7}
     many = [r for r in found["seeds"] if r["metric"] == "auroc"]
     assert all((r["seeds"], r["least"]) == (2, r["greatest"]) for r in many), "the same SAE twice"
-    other.extractor = Extractor(other.lm, 0, other.policy)
-    with pytest.raises(UsageError, match="the meters read layers 1 and 0, or count other tokens"):
+    other.extractor = Extractor(other.lm, 1, other.policy.model_copy(update={"max_norm": 1e6}))
+    with pytest.raises(UsageError, match="two meters read layer 1 but count other tokens"):
         run_bench([meter, other], config(world), tmp_path / "three", command="x")
+    judge = Meter(meter.extractor, meter.sae, other.info, meter.normal, main="l0", details=meter.details)
+    with pytest.raises(UsageError, match="the meters judge by surprise and l0; one main score is wanted"):
+        run_bench([meter, judge], config(world), tmp_path / "three", command="x")

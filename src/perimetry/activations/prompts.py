@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,8 @@ __all__ = [
     "token_text",
 ]
 
+ALIKE: Final = 0.85
+"""Share of the longest prompt of a batch that a prompt must have to be padded with it."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -175,14 +177,22 @@ def scorable(residual: Residual, countable: TokenMask, policy: TokenPolicy) -> T
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Index lists of prompts of like length, longest first, each padded to at most `max_tokens` (or one prompt).
 
-    >>> list(length_batches([3, 9, 4], 10))
-    [[1], [2, 0]]
+    A batch that holds an eighth of that already takes no prompt shorter than `ALIKE` of its longest: what is saved by fewer
+    calls would be lost to padding.
+
+    >>> list(length_batches([4, 9, 4], 10))
+    [[1], [0, 2]]
+    >>> list(length_batches([50, 100, 99, 90], 800))
+    [[1, 2, 3], [0]]
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
+        if batch:
+            longest = lengths[batch[0]]
+            large = 8 * longest * len(batch) >= max_tokens
+            if longest * (len(batch) + 1) > max_tokens or (large and lengths[index] < ALIKE * longest):
+                yield batch
+                batch = []
         batch.append(index)
     if batch:
         yield batch

@@ -27,10 +27,15 @@ app.command(controls)
 
 @app.command
 def shift(
-    meter: Annotated[Path, Parameter(help="The meter: a folder that `perimetry calibrate` or the demo wrote.")],
+    meter: Annotated[
+        Path,
+        Parameter(
+            help="The meter: a folder that `perimetry calibrate` or the demo wrote; of a meter over several layers, each."
+        ),
+    ],
     *,
     also: Annotated[
-        list[Path] | None, Parameter(help="More meters of the same model and layer, with SAEs of other seeds.")
+        list[Path] | None, Parameter(help="More meters of the same model, with SAEs of other seeds or layers.")
     ] = None,
     suite: Annotated[list[str] | None, Parameter(help="Suites by name, a .jsonl of your own, or all.")] = None,
     preset: Annotated[
@@ -53,21 +58,26 @@ def shift(
 ) -> None:
     """AUROC, FPR at 95 % TPR and TPR at 1 % FPR of every detector and baseline, with intervals by pair.
 
-    Each suite is kept in OUT/suites as soon as it is measured: killed, the same command goes on with the next one.
+    The rows are those of the first meter's layer, over the seeds; other layers are compared beside them. Each suite is kept in OUT/suites as soon as it is measured: killed, the same command goes on with the next one.
     """
     from perimetry.config import build, load_values
     from perimetry.pipeline.bench import run_bench
     from perimetry.pipeline.bench_config import BenchConfig, with_preset
     from perimetry.pipeline.table import show_rows
     from perimetry.runtime import RuntimeConfig, start
-    from perimetry.shift.loading import load_meter
+    from perimetry.shift.meter import Meter
+    from perimetry.shift.multi import MultiMeter
+    from perimetry.shift.multi_loading import load_reader
 
     given = {"suites": tuple(suite) if suite else None, "text": text, "passages": n, "seed": seed}
     values = load_values(section="bench", file=config, overrides=given)
     settings = build(BenchConfig, with_preset(values, preset), "configuration [bench]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    first = load_meter(meter, runtime=runtime)
-    readers = [first, *(load_meter(path, lm=first.lm) for path in also or ())]
+    readers: list[Meter] = []
+    for path in (meter, *(also or ())):
+        lm = readers[0].lm if readers else None
+        found = load_reader(path, runtime=runtime, lm=lm)
+        readers += found.meters.values() if isinstance(found, MultiMeter) else [found]
     words = ["perimetry", "bench", "shift", str(meter), *(w for path in also or () for w in ("--also", str(path)))]
     words += [w for name in suite or () for w in ("--suite", name)]
     flags = {"--preset": preset, "--text": text, "--n": n, "--seed": seed, "--config": config}

@@ -12,13 +12,14 @@ from perimetry.evals import false_alarms, over_seeds, p_histograms
 from perimetry.evals.rows import Row
 from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.pipeline.bench_damage import choice_part
-from perimetry.pipeline.bench_parts import Part, kept, measure, score_prompts, suite_origin
+from perimetry.pipeline.bench_parts import Part, by_layer, kept, measure, score_prompts, suite_origin
 from perimetry.pipeline.bench_suites import build_suites, held_out, is_dial, suite_names
 from perimetry.report import build_report
 from perimetry.runtime import fingerprint
 from perimetry.shift.clean import cut_passages
 from perimetry.shift.evidence import Prompt
 from perimetry.shift.meter import Meter
+from perimetry.shift.taps import Taps
 from perimetry.storage import lock, read_json, remove_stale, write_json
 from perimetry.suites import Case, Suite
 
@@ -96,7 +97,7 @@ def _parts(
     for suite in suites:
 
         def make(suite: Suite = suite) -> dict[str, Any]:
-            say(f"measuring suite {suite.name}: {len(suite.cases)} texts, {len(meters)} SAE seed(s)")
+            say(f"measuring suite {suite.name}: {len(suite.cases)} texts, {len(meters)} meter(s)")
             return measure(meters, suite, config, progress=progress).to_json()
 
         file, origin = out / "suites" / f"{suite.name}.json", suite_origin(meters, suite, config)
@@ -125,20 +126,25 @@ def _questions(
 def _require_comparable(meters: Sequence[Meter]) -> None:
     """Refuse meters that cannot share one run of the model, or whose rows could not be told apart."""
     first = meters[0]
-    seeds: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     for meter in meters:
-        if (meter.extractor.tap.layer, meter.policy) != (first.extractor.tap.layer, first.policy):
+        layer, seed = meter.extractor.tap.layer, meter.info.seed or 0
+        if layer == first.extractor.tap.layer and meter.policy != first.policy:
             raise UsageError(
-                f"the meters read layers {first.extractor.tap.layer} and {meter.extractor.tap.layer}, or count other tokens; "
-                "one layer and one policy are wanted in a run; measure them one by one"
+                f"two meters read layer {layer} but count other tokens; one policy is wanted in a run; measure them one by one"
             )
-        seed = meter.info.seed or 0
-        if seed in seeds:
+        if (layer, seed) in seen:
             raise UsageError(
-                f"two meters have SAEs of seed {seed}; rows are told apart by the seed, so one meter a seed is wanted; "
-                "measure them one by one"
+                f"two meters of layer {layer} have SAEs of seed {seed}; rows are told apart by layer and seed, so one meter of "
+                "each is wanted; measure them one by one"
             )
-        seeds.add(seed)
+        if meter.main != first.main:
+            raise UsageError(
+                f"the meters judge by {first.main} and {meter.main}; one main score is wanted in a run; measure them one by one"
+            )
+        seen.add((layer, seed))
+    if len(by_layer(meters)) > 1:
+        Taps([meters[own[0]].extractor for own in by_layer(meters).values()])
 
 
 def run_bench(
@@ -155,7 +161,8 @@ def run_bench(
 
     Each suite is kept in `out/suites` as soon as it is measured: killed at any moment, the same call goes on with the
     next one and ends with the same numbers. Errors: those of `build_suites` and `bench`, `TooFewSamples`, `Locked`,
-    `UsageError` for meters of several layers or with SAEs of one seed.
+    `UsageError` for meters that share layer and seed, or judge by different scores, `ModelMismatch` and `PolicyMismatch` for
+    meters of several layers that do not go together.
     """
     _require_comparable(meters)
     suite_names(config)
@@ -182,7 +189,7 @@ def _results(
     rows: list[Row] = [row for part in parts for row in part.rows]
     say("measuring false alarms on held-out clean text")
     quiet = score_prompts([first], prompts, "clean text", config.batch_tokens, progress)
-    p = first.normal.calibration.p_values(first.main, quiet.tables[0][first.main], quiet.lengths)
+    p = first.normal.calibration.p_values(first.main, quiet.tables[0][first.main], quiet.lengths[0])
     groups = ["pooled" if short else group for group, short in zip(p.group, p.fallback.tolist(), strict=True)]
     sae = f"{first.sae.architecture}, {first.sae.d_sae} latents"
     return {
@@ -194,7 +201,10 @@ def _results(
         "main": first.main,
         "validation": "fixed before this run, on validation text that no suite here contains (see LOG.md)",
         "rows": [row.to_json() for row in rows],
-        "seeds": [row.to_json() for row in over_seeds(rows)] if len(meters) > 1 else [],
+        "seeds": [row.to_json() for row in over_seeds(rows)]
+        if len(by_layer(meters)[first.extractor.tap.layer]) > 1
+        else [],
+        "layers": [row for part in parts for row in part.layers],
         "matching": {suite.name: suite.matching for suite in suites},
         "benign": {suite.name: list(suite.benign) for suite in suites if suite.benign},
         "damage": [*(entry for part in parts for entry in part.damage), *questions],

@@ -17,6 +17,7 @@ __all__ = [
     "Example",
     "FalseAlarmRow",
     "Histogram",
+    "LayerRow",
     "MadeResults",
     "ReadingEntry",
     "ResultRow",
@@ -72,6 +73,13 @@ class ResultRow(Config):
     """Seed of the SAE."""
     method: str
     """How the interval was made, with its confidence."""
+
+
+class LayerRow(ResultRow):
+    """One measurement of a meter of one of several layers."""
+
+    layer: int
+    """Block whose output the meter reads."""
 
 
 class SeedRow(Config):
@@ -237,6 +245,8 @@ class Results(MadeResults):
     """Measurements, flat."""
     seeds: tuple[SeedRow, ...] = ()
     """Measurements over several SAE seeds."""
+    layers: tuple[LayerRow, ...] = ()
+    """Measurements of meters of several layers, those of the first one included."""
     main: str = ""
     """The concept score chosen on the validation suite."""
     validation: str = ""

@@ -9,6 +9,7 @@ from perimetry.report.curves import dose_figures, figure, roc_figures
 from perimetry.report.damage import damage_section
 from perimetry.report.figures import Axis, Series, histogram, line_chart
 from perimetry.report.heatmap import example_section, scale_of
+from perimetry.report.layers import layer_section
 from perimetry.report.making import making_section, matching_section
 from perimetry.report.markup import Html, Node, join, tag
 from perimetry.report.measures import measure_tables, more
@@ -57,6 +58,7 @@ def sections(results: Results) -> list[Section]:
         Section("calibration", "False alarms on clean text", _calibration(results)),
         Section("examples", "Prompts, token by token", _examples(results)),
         Section("seeds", "Other SAE seeds", _seeds(results)),
+        Section("layers", "Other layers", layer_section(results)),
         Section("training", "Training", _training(results)),
         Section("negatives", "How the negatives match", matching_section(results)),
         Section("making", "How this was made", making_section(results)),
