@@ -13,9 +13,9 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.site import Site
 from perimetry.activations.store import ActivationStore, HarvestConfig, harvest
 from perimetry.activations.stream import LiveStream, StreamConfig
-from perimetry.assets import Document, read_texts
 from perimetry.config import Config
 from perimetry.errors import TooFewSamples
+from perimetry.pipeline.bench_suites import not_held_out
 from perimetry.pipeline.places import describe_places, options_of_places, sites_of
 from perimetry.pipeline.sweep import OPTION, Member, RunConfig, differences, folder_names
 from perimetry.runtime import Runtime
@@ -147,7 +147,7 @@ def _open(
     plan: SourcePlan, recipe: TrainConfig, lm: LanguageModel, sites: Sequence[Site], out: Path, *, progress: bool
 ) -> _Opened:
     """The activations at some places, sorted by depth, from one run of the model; `recipe` says which batches."""
-    documents: list[Document] = list(read_texts(plan.text, progress=progress))
+    documents = not_held_out(plan.text, progress)
     columns = {site: (n * lm.d_model, (n + 1) * lm.d_model) for n, site in enumerate(sites)}
     if plan.live:
         stream = LiveStream(lm, sites, documents, StreamConfig(context=plan.context, seed=recipe.data_seed))
