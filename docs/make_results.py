@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import perimetry
+from perimetry.report import read_results
 from perimetry.report.picking import Arm, arms_of, best_baseline, first_seed, headline_arm, is_dial, named_baselines
 from perimetry.report.schema import ResultRow, Results, parse_results
 from perimetry.report.verdicts import verdicts
@@ -257,7 +258,7 @@ def take(source: Path, name: str) -> Path:
 
     Of a study the rows of the validation texts stay out, their means stand in `cells`.
     """
-    whole: dict[str, Any] = read_json(source)
+    whole = read_results(source)
     if whole.get("kind") == "study":
         whole = taken(whole)
     else:

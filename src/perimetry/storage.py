@@ -157,15 +157,16 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_json(path: Path) -> Any:
-    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most 64 MiB.
+def read_json(path: Path, *, most: int | None = None) -> Any:
+    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most `most` bytes (64 MiB if not given).
 
     Errors: `MissingFile`, `CorruptArtifact`.
     """
     if not path.is_file():
         raise MissingFile(f"no file {path}; check the path")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CorruptArtifact(f"{path} holds more than {MAX_JSON_BYTES} bytes; that is no JSON of ours")
+    most = MAX_JSON_BYTES if most is None else most
+    if path.stat().st_size > most:
+        raise CorruptArtifact(f"{path} holds more than {most} bytes; that is no JSON of ours")
     try:
         return json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -21,10 +21,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write tables and figures of a results file to one HTML file that needs nothing else."""
-    from perimetry.report import build_report
-    from perimetry.storage import read_json
+    from perimetry.report import build_report, read_results
 
     source = results / "results.json" if results.is_dir() else results
     target = out or source.with_name("report.html")
-    build_report(read_json(source), target)
+    build_report(read_results(source), target)
     emit({"report": str(target)}, json, lambda: note(f"{target}"))

@@ -14,13 +14,13 @@ from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.pipeline.bench_damage import choice_part
 from perimetry.pipeline.bench_parts import Part, by_layer, kept, measure, score_prompts, suite_origin
 from perimetry.pipeline.bench_suites import build_suites, held_out, is_dial, suite_names
-from perimetry.report import build_report
+from perimetry.report import keep_results
 from perimetry.runtime import fingerprint
 from perimetry.shift.clean import cut_passages
 from perimetry.shift.evidence import Prompt
 from perimetry.shift.meter import Meter
 from perimetry.shift.taps import Taps
-from perimetry.storage import lock, read_json, remove_stale, write_json
+from perimetry.storage import lock, remove_stale
 from perimetry.suites import Case, Suite
 
 __all__ = ["run_bench"]
@@ -169,10 +169,7 @@ def run_bench(
     with lock(out / "suites"):
         remove_stale(out / "suites")
         results = _results(meters, config, out, progress=progress, say=say) | {"command": command} | (extra or {})
-        write_json(out / "results.json", results, indent=1)
-    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
-    build_report(read_json(out / "results.json"), out / "report.html")
-    return results
+        return keep_results(results, out)
 
 
 def _results(

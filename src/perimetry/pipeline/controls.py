@@ -14,11 +14,11 @@ from perimetry.pipeline.bench_suites import build_suites, held_out
 from perimetry.pipeline.controls_config import ControlsConfig
 from perimetry.pipeline.controls_learned import dictionary_part, model_part
 from perimetry.pipeline.controls_parts import Bench, clean_part, false_concept_part, p_value_part, wanted_scores
-from perimetry.report import build_report
+from perimetry.report import keep_results
 from perimetry.runtime import fingerprint
 from perimetry.sae.affine import AffineSAE
 from perimetry.shift.meter import Meter
-from perimetry.storage import hash_json, lock, read_json, remove_stale, write_json
+from perimetry.storage import hash_json, lock, remove_stale
 
 __all__ = ["run_controls"]
 
@@ -62,10 +62,7 @@ def run_controls(
         (suite,) = build_suites(meter, config.bench(), clean, progress=progress)
         parts = _parts(Bench(meter, config, clean, suite, progress), out / "controls", say)
         results = _results(meter, config, parts) | {"command": command}
-        write_json(out / "results.json", results, indent=1)
-    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
-    build_report(read_json(out / "results.json"), out / "report.html")
-    return results
+        return keep_results(results, out)
 
 
 def _parts(bench: Bench, folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from perimetry.pipeline.study_confirm import confirm, readers_of
 from perimetry.pipeline.study_measure import StudyRow, score_suites, study_suites, validation_rows
 from perimetry.pipeline.study_meters import Bench, meters_of, prune
 from perimetry.pipeline.study_saes import Quality, StudySAE, chunks_of, quality_of, train_layers
-from perimetry.report import build_report
+from perimetry.report import keep_results
 from perimetry.runtime import Runtime, fingerprint
 from perimetry.storage import hash_json, lock, read_json, remove_stale, write_json
 from perimetry.suites import Suite
@@ -50,11 +50,7 @@ def run_study(
         remove_stale(out)
         _require_same(config, out)
         results = _run(config, out, runtime, force=force, progress=progress, say=say) | {"command": command}
-        write_json(out / "results.json", results, indent=None)
-    # As read back: keys in the order of the file, so that `perimetry report` gives the same page.
-    found = read_json(out / "results.json")
-    build_report(found, out / "report.html")
-    return found
+        return keep_results(results, out)
 
 
 def _require_same(config: StudyConfig, out: Path) -> None:

@@ -10,10 +10,12 @@ from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.sections import Section, sections
 from perimetry.report.study import study_sections
 from perimetry.report.style import SCRIPT, STYLE
-from perimetry.storage import write_bytes
+from perimetry.storage import read_json, write_bytes, write_json
 
-__all__ = ["build_report", "render"]
+__all__ = ["build_report", "keep_results", "read_results", "render"]
 
+MOST_BYTES = 2**30
+"""Of a results file."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -25,6 +27,22 @@ def build_report(results: dict[str, Any], out: Path) -> Path:
     found = parse_study(results) if results.get("kind") == STUDY else parse_results(results)
     write_bytes(out, render(found).encode())
     return out
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a `results.json`: all suites under several seeds take more than other files. Errors: as `read_json`."""
+    return read_json(path, most=MOST_BYTES)
+
+
+def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write `results.json` and `report.html` to a folder; returns the results as read back, which is what the page was made of.
+
+    So `perimetry report` gives the same page. Errors: as `build_report`.
+    """
+    write_json(folder / "results.json", results, indent=None)
+    found = read_results(folder / "results.json")
+    build_report(found, folder / "report.html")
+    return found
 
 
 def render(results: Results | StudyResults) -> str:
