@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its p
 
 from compared import VIEWS as COMPARED
 from compared import taken
-from measured import FIGURES, dose_curves, kept_rows
+from measured import FIGURES, dose_curves, kept_rows, kept_seeds
 from measured import VIEWS as MEASURED
 from performance import VIEWS as PERFORMANCE
 from sceptic import VIEWS as SCEPTIC
@@ -264,7 +264,7 @@ def take(source: Path, name: str) -> Path:
     else:
         parse_results(whole)
     if name == BENCH:
-        whole["rows"] = kept_rows(whole["rows"], whole["main"])
+        whole |= {"rows": kept_rows(whole["rows"], whole["main"]), "seeds": kept_seeds(whole["seeds"], whole["main"])}
     if not whole["rows"] and whole.get("controls"):
         whole["rows"] = whole["controls"]
     target = FOLDER / f"{name}.json"

@@ -14,7 +14,7 @@ from perimetry.report.markup import number
 from perimetry.report.picking import Arm, arms_of, dose_name, first_seed, headline_arm, is_apart, is_dial
 from perimetry.report.schema import DamageEntry, ResultRow, Results, parse_results
 
-__all__ = ["FIGURES", "VIEWS", "dose_curves", "kept_rows"]
+__all__ = ["FIGURES", "VIEWS", "dose_curves", "kept_rows", "kept_seeds"]
 
 SHOWN = ("nll", "entropy", "mahalanobis", "knn", "tokens_per_word", "recon_error")
 """Baselines that have a column or a line of their own."""
@@ -22,7 +22,6 @@ RARE = ("nll_cusum", "mahalanobis")
 """What the share caught at 1 % false alarms is compared with."""
 TARGETS = {0.05: 0.75, 0.1: 0.88, 0.2: 0.97}
 """Dose of typing errors -> AUROC that was aimed at."""
-BY_DETECTOR = ("auroc", "tpr_at_1_fpr", "fpr_at_95_tpr", "spearman_dose", "alarm_rate_at_5")
 STYLE = """text{font:12px system-ui,sans-serif;fill:#1a1f26}.tick,.axis,.muted{fill:#57606a}.grid{stroke:#d5dbe1}
 .level{stroke:#57606a;stroke-dasharray:2 4}.line{fill:none;stroke-width:2.1;stroke:var(--c)}.band{fill:var(--c);opacity:.13}.mark *{fill:var(--c)}
 .leader{stroke:var(--c);opacity:.5}.series .name{fill:var(--c);font-weight:600}
@@ -30,19 +29,30 @@ STYLE = """text{font:12px system-ui,sans-serif;fill:#1a1f26}.tick,.axis,.muted{f
 
 
 def kept_rows(rows: Iterable[dict[str, Any]], main: str) -> list[dict[str, Any]]:
-    """What is committed of the rows: those of the lowest SAE seed; of single detectors the plain poolings and the main score."""
+    """What is committed of the rows: those of the lowest SAE seed.
+
+    Of every detector in its plain pooling the AUROCs and the rank correlations; further measurements of those that the pages name.
+    """
     found = list(rows)
-    seed = min(row["seed"] for row in found)
+    seed, named = min(row["seed"] for row in found), {main, *SHOWN, *RARE}
 
     def wanted(row: dict[str, Any]) -> bool:
         if row["seed"] != seed:
             return False
-        plain = "." not in row["detector"] or row["detector"] == main
-        if row["metric"] in BY_DETECTOR:
-            return plain
-        return plain or row["selection"] in ("main", "out_of_fold", "left_out")
+        if row["metric"] in ("auroc", "spearman_dose") or row["metric"].startswith("damage_"):
+            return "." not in row["detector"] or row["detector"] == main
+        return row["detector"] in named or row["selection"] in ("main", "out_of_fold", "left_out")
 
-    return [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in found if wanted(row)]
+    return [_rounded(row) for row in found if wanted(row)]
+
+
+def kept_seeds(rows: Iterable[dict[str, Any]], main: str) -> list[dict[str, Any]]:
+    """What is committed of the measurements over seeds: those of the main score, and what was chosen on other folds or families."""
+    return [_rounded(row) for row in rows if row["detector"] == main or row["selection"] in ("out_of_fold", "left_out")]
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _box(row: ResultRow | DamageEntry | None, *, signed: bool = False) -> str:
@@ -142,7 +152,8 @@ def _apart(results: Results) -> str:
         rows = [r for r in suite.rows if r.metric == "alarm_rate_at_5" and r.detector in names]
         for family in dict.fromkeys(r.family for r in rows):
             cells = {r.detector: r for r in rows if r.family == family}
-            count = str(next(iter(cells.values())).n_shifted)
+            one = next(iter(cells.values()))
+            count = str(one.n_shifted or one.n_clean or one.n_pairs)
             lines.append([f"`{suite.name}`", family, count, *(_box(cells.get(name)) for name in names)])
     if not lines:
         return ""

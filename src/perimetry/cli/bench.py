@@ -1,7 +1,8 @@
 """`perimetry bench`: measure a meter on named suites."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -18,6 +19,10 @@ from perimetry.cli.common import (
     wants_progress,
 )
 from perimetry.cli.controls import controls
+
+if TYPE_CHECKING:
+    from perimetry.runtime import Runtime
+    from perimetry.shift.meter import Meter
 
 __all__ = ["app"]
 
@@ -65,19 +70,12 @@ def shift(
     from perimetry.pipeline.bench_config import BenchConfig, with_preset
     from perimetry.pipeline.table import show_rows
     from perimetry.runtime import RuntimeConfig, start
-    from perimetry.shift.meter import Meter
-    from perimetry.shift.multi import MultiMeter
-    from perimetry.shift.multi_loading import load_reader
 
     given = {"suites": tuple(suite) if suite else None, "text": text, "passages": n, "seed": seed}
     values = load_values(section="bench", file=config, overrides=given)
     settings = build(BenchConfig, with_preset(values, preset), "configuration [bench]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    readers: list[Meter] = []
-    for path in (meter, *(also or ())):
-        lm = readers[0].lm if readers else None
-        found = load_reader(path, runtime=runtime, lm=lm)
-        readers += found.meters.values() if isinstance(found, MultiMeter) else [found]
+    readers = _readers((meter, *(also or ())), runtime)
     words = ["perimetry", "bench", "shift", str(meter), *(w for path in also or () for w in ("--also", str(path)))]
     words += [w for name in suite or () for w in ("--suite", name)]
     flags = {"--preset": preset, "--text": text, "--n": n, "--seed": seed, "--config": config}
@@ -90,3 +88,15 @@ def shift(
         say=(lambda _: None) if quiet else note,
     )
     emit_results(results, json, show_rows, out)
+
+
+def _readers(paths: Sequence[Path], runtime: "Runtime") -> "list[Meter]":
+    """The meters of some folders on one language model; of a meter over several layers, that of each."""
+    from perimetry.shift.meter import Meter
+    from perimetry.shift.multi_loading import load_reader
+
+    found: list[Meter] = []
+    for path in paths:
+        reader = load_reader(path, runtime=runtime, lm=found[0].lm if found else None)
+        found += [reader] if isinstance(reader, Meter) else reader.meters.values()
+    return found

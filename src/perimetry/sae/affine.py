@@ -16,14 +16,15 @@ from perimetry.axes import Acts, Decoder, Encoder, LatentBias, Latents, ModelBia
 from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae.base import AbstractSAE, Codes, SAEState, Start
+from perimetry.sae.slots import by_slot, order_codes
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.dense import dense_aux
 from perimetry.sae.steps.products import decode
-from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, collect, from_mask
+from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, collect
 from perimetry.sae.terms.smooth import dense_smooth
 
-__all__ = ["AffineSAE", "Weights", "fire_above", "initial_weights", "order_codes", "tiny_weights"]
+__all__ = ["AffineSAE", "Weights", "initial_weights", "tiny_weights"]
 
 A = TypeVar("A", bound="AffineSAE")
 
@@ -58,17 +59,6 @@ def tiny_weights() -> Weights:
         b_enc=0.05 * torch.randn(32, generator=source),
         b_dec=0.1 * torch.randn(8, generator=source),
     )
-
-
-def order_codes(values: Latents, columns: Tensor, width: int) -> Codes:
-    """Codes with values descending, equal values by ascending latent, empty slots (0, 0) last."""
-    columns = torch.where(values != 0, columns, 0)
-    if bool(((values[:, 1:] == values[:, :-1]) & (values[:, 1:] != 0)).any()):
-        by_latent = columns.argsort(dim=1, stable=True)
-        values, columns = values.gather(1, by_latent), columns.gather(1, by_latent)
-        by_value = values.argsort(dim=1, descending=True, stable=True)
-        values, columns = values.gather(1, by_value), columns.gather(1, by_value)
-    return Codes(columns, values, width)
 
 
 class AffineSAE(AbstractSAE):
@@ -128,7 +118,7 @@ class AffineSAE(AbstractSAE):
     def encode(self, acts: Acts) -> Codes:
         cut = self.cut()
         if cut is not None and acts.shape[0]:
-            values, columns = _by_slot(collect(self.pre_activations(acts), [AboveCut(cut)])[0])
+            values, columns = by_slot(collect(self.pre_activations(acts), [AboveCut(cut)])[0])
             return Codes(columns, values, self.d_sae)
         parts = [self.fire(chunk) for _, chunk in self.pre_activations(acts).chunks()]
         slots = max([1, *(int((values != 0).sum(1).max()) for values, _ in parts)])
@@ -294,21 +284,3 @@ class AffineSAE(AbstractSAE):
     ) -> Tensor:
         """The reconstruction term, where it is more than the mean squared error of the whole reconstruction."""
         return residual.square().sum(1).mean()
-
-
-def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:
-    """`fire` for the architectures with a free count: every pre-activation strictly above its cut and above 0."""
-    return _by_slot(from_mask(pre, pre > cut.clamp(min=0)))
-
-
-def _by_slot(active: Active) -> tuple[Tensor, Tensor]:
-    """Values and latents (token, slot) of positive entries: values descending, equal ones by ascending latent, (0, 0) last."""
-    counts, rows = active.offsets.diff(), active.rows()
-    # A top-k as wide as the busiest token would sort that much for every token; most have far fewer.
-    slots = max(1, int(counts.max()))
-    place = torch.arange(active.entries, device=rows.device) - active.offsets[:-1][rows]
-    values = active.values.new_zeros(active.tokens, slots)
-    columns = torch.zeros(active.tokens, slots, dtype=torch.int64, device=rows.device)
-    values[rows, place], columns[rows, place] = active.values, active.columns
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)

@@ -15,8 +15,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from perimetry.axes import Acts, LatentBias, Latents
-from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
+from perimetry.sae.affine import AffineSAE, Weights, tiny_weights
 from perimetry.sae.base import CountMode, Defaults, Options
+from perimetry.sae.slots import fire_above
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.select import BatchTopK, Collector, PreActivations

@@ -13,8 +13,8 @@ from torch.autograd import Function
 
 from perimetry.axes import Acts, Decoder, Encoder, ModelBias
 from perimetry.errors import CorruptArtifact, WidthMismatch
-from perimetry.sae.affine import order_codes
 from perimetry.sae.base import AbstractSAE, Codes, SAEState
+from perimetry.sae.slots import order_codes
 from perimetry.sae.steps.active import Active, ByColumn
 from perimetry.sae.steps.base import Losses
 from perimetry.sae.steps.products import decode, dense_above, sampled, transposed

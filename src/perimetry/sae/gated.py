@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from perimetry.axes import Acts, LatentBias, Latents, ModelBias
 from perimetry.errors import WidthMismatch
-from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
+from perimetry.sae.affine import AffineSAE, Weights, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
+from perimetry.sae.slots import fire_above
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.doors import Doors, open_pass

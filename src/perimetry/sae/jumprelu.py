@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from perimetry.axes import Acts, LatentBias, Latents
 from perimetry.errors import WidthMismatch
-from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
+from perimetry.sae.affine import AffineSAE, Weights, tiny_weights
 from perimetry.sae.base import CountMode, Defaults, Options
+from perimetry.sae.slots import fire_above
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
 from perimetry.sae.steps.gates import CountGate, gate_pass, much_fires

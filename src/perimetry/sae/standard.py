@@ -12,8 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from perimetry.axes import Acts, Latents
-from perimetry.sae.affine import AffineSAE, Weights, fire_above, tiny_weights
+from perimetry.sae.affine import AffineSAE, Weights, tiny_weights
 from perimetry.sae.base import CountMode, Defaults
+from perimetry.sae.slots import fire_above
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Objective, Penalty, Terms
 from perimetry.sae.steps.gates import AbsoluteGate, gate_pass, much_fires, norm_pull
