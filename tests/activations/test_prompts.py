@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from perimetry.activations.model import tiny_language_model
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import collate, encode, length_batches, position_ids, scorable, token_text
+from perimetry.activations.prompts import alike, collate, encode, length_batches, position_ids, scorable, token_text
 from perimetry.errors import ConfigError, EmptyText, NoScorableToken, PromptTooLong
 
 CHAT = TokenPolicy(template="chat")
@@ -143,10 +143,16 @@ def test_length_batches_hold_every_prompt_once_within_the_budget(lengths, budget
     batches = list(length_batches(lengths, budget))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= budget for b in batches)
-    # What is padded by more than a fifth came while the batch was small.
-    for batch in batches:
-        longest = lengths[batch[0]]
-        assert all(8 * longest * place < budget for place, i in enumerate(batch) if lengths[i] < 0.8 * longest)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
+def test_alike_keeps_the_order_and_pads_large_parts_little(lengths, enough):
+    (batch,) = length_batches(lengths, 10**6)
+    parts = list(alike(lengths, batch, enough))
+    assert [i for part in parts for i in part] == batch
+    for part in parts:
+        longest = lengths[part[0]]
+        assert all(longest * place < enough for place, i in enumerate(part) if lengths[i] < 0.8 * longest)
 
 
 def test_token_text_shows_spaces_and_unfinished_characters(tiny_lm):

@@ -139,6 +139,6 @@ def test_where_one_layer_is_wanted_several_are_refused(multi: MultiWorld) -> Non
         Incompatible, match=r"is a meter over several layers, a meter of one was wanted; give .*layer-00"
     ):
         load_meter(multi.folder)
-    kind, message = run_main("bench", "shift", multi.folder, "--json").error()
+    kind, message = run_main("bench", "controls", multi.folder, "--json").error()
     assert kind == "Incompatible"
     assert "give the folder of one of its taps" in message

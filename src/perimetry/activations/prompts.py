@@ -14,6 +14,7 @@ from perimetry.errors import ConfigError, EmptyText, NoScorableToken, PromptTooL
 __all__ = [
     "EncodedPrompt",
     "PromptBatch",
+    "alike",
     "collate",
     "encode",
     "length_batches",
@@ -177,25 +178,37 @@ def scorable(residual: Residual, countable: TokenMask, policy: TokenPolicy) -> T
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Index lists of prompts of like length, longest first, each padded to at most `max_tokens` (or one prompt).
 
-    A batch that holds an eighth of that already takes no prompt shorter than `ALIKE` of its longest: what is saved by fewer
-    calls would be lost to padding.
-
-    >>> list(length_batches([4, 9, 4], 10))
-    [[1], [0, 2]]
-    >>> list(length_batches([50, 100, 99, 90], 800))
-    [[1, 2, 3], [0]]
+    >>> list(length_batches([3, 9, 4], 10))
+    [[1], [2, 0]]
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch:
-            longest = lengths[batch[0]]
-            large = 8 * longest * len(batch) >= max_tokens
-            if longest * (len(batch) + 1) > max_tokens or (large and lengths[index] < ALIKE * longest):
-                yield batch
-                batch = []
+        if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
         batch.append(index)
     if batch:
         yield batch
+
+
+def alike(lengths: Sequence[int], batch: Sequence[int], enough: int) -> Iterator[list[int]]:
+    """A batch of `length_batches` in parts that pad little: what fewer runs of the model would save is lost to padding.
+
+    A part of `enough` tokens takes no prompt shorter than `ALIKE` of its longest.
+
+    >>> list(alike([50, 100, 99, 90], [1, 2, 3, 0], 100))
+    [[1, 2, 3], [0]]
+    """
+    part: list[int] = []
+    for index in batch:
+        if part:
+            longest = lengths[part[0]]
+            if longest * len(part) >= enough and lengths[index] < ALIKE * longest:
+                yield part
+                part = []
+        part.append(index)
+    if part:
+        yield part
 
 
 def token_text(lm: LanguageModel, token_id: int) -> str:

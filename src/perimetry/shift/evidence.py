@@ -1,5 +1,6 @@
 """From prompts to evidence: one forward pass, read at the tap, flat over the tokens that count."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, final
 
@@ -12,6 +13,7 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import (
     EncodedPrompt,
     PromptBatch,
+    alike,
     collate,
     encode,
     length_batches,
@@ -26,7 +28,10 @@ from perimetry.shift.base import Evidence, LogitStats
 
 Side = Literal["right", "left"]
 
-__all__ = ["Capture", "Extractor", "Pass", "Prompt", "Side"]
+__all__ = ["RUNS", "Capture", "Extractor", "Pass", "Prompt", "Side", "join_captures"]
+
+RUNS = 8
+"""Runs of the model, at most, that a batch is cut into so that it pads little."""
 
 
 class Prompt(NamedTuple):
@@ -79,6 +84,27 @@ class Capture(NamedTuple):
             logits=self.logits,
             foresight=None if self.foresight is None else self.foresight.float(),
         )
+
+
+def join_captures(parts: Sequence[Capture]) -> Capture:
+    """One capture of several, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    firsts = [0, *itertools.accumulate(len(part.rows) for part in parts)]
+    logits = [part.logits for part in parts if part.logits is not None]
+    ahead = [part.foresight for part in parts if part.foresight is not None]
+    return Capture(
+        rows=tuple(row for part in parts for row in part.rows),
+        acts=torch.cat([part.acts for part in parts]),
+        tokens=torch.cat([part.tokens for part in parts]),
+        positions=torch.cat([part.positions for part in parts]),
+        prompt=torch.cat([part.prompt + first for part, first in zip(parts, firsts, strict=False)]),
+        words=torch.cat([part.words for part in parts]),
+        excluded=tuple(count for part in parts for count in part.excluded),
+        counted=tuple(mask for part in parts for mask in part.counted),
+        logits=LogitStats(*(torch.cat(field) for field in zip(*logits, strict=True))) if logits else None,
+        foresight=torch.cat(ahead) if ahead else None,
+    )
 
 
 class Pass(NamedTuple):
@@ -135,8 +161,12 @@ class Extractor:
         `logits` asks for all that a full pass gives, `foresight` for the last hidden state alone, which spares the
         vocabulary; without both the pass stops at the tap. Batches come longest first; `Capture.rows` says whose they are. Errors: `NonFinite` and `NoScorableToken`, naming the prompt.
         """
-        for rows in length_batches([len(p.encoded.ids) for p in prompts], batch_tokens):
-            yield self._run(rows, [prompts[i] for i in rows], logits, foresight, side)
+        lengths = [len(p.encoded.ids) for p in prompts]
+        for rows in length_batches(lengths, batch_tokens):
+            parts = alike(lengths, rows, batch_tokens // RUNS)
+            yield join_captures(
+                [self._run(part, [prompts[i] for i in part], logits, foresight, side) for part in parts]
+            )
 
     def _run(
         self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, foresight: bool, side: Side

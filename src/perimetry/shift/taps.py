@@ -5,11 +5,11 @@ from typing import final
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import collate, length_batches
+from perimetry.activations.prompts import alike, collate, length_batches
 from perimetry.activations.site import Site
 from perimetry.activations.tap import read_layers, read_layers_with_logits
 from perimetry.errors import ConfigError, ModelMismatch
-from perimetry.shift.evidence import Capture, Extractor, Pass, Prompt, Side
+from perimetry.shift.evidence import RUNS, Capture, Extractor, Pass, Prompt, Side, join_captures
 
 __all__ = ["SameTap", "Taps", "tap_names"]
 
@@ -83,21 +83,28 @@ class Taps:
         side: Side = "right",
     ) -> Iterator[tuple[Capture, ...]]:
         """As `Extractor.capture`, but each batch gives a capture of every tap, all from the same forward pass."""
-        for rows in length_batches([len(p.encoded.ids) for p in prompts], batch_tokens):
-            mine = [prompts[i] for i in rows]
-            batch = collate([p.encoded for p in mine], self.lm.pad_id, side)
-            ids, attention = batch.ids.to(self.lm.device), batch.attention.to(self.lm.device)
-            if logits or foresight:
-                full = read_layers_with_logits(self.lm, self.layers, ids, attention)
-                found = [Pass(full[layer].residual, full[layer]) for layer in self.layers]
-            else:
-                read = read_layers(self.lm, self.layers, ids, attention)
-                found = [Pass(read[layer], None) for layer in self.layers]
-            captures: list[Capture] = []
-            for extractor, passed in zip(self.extractors, found, strict=True):
-                like = captures[0] if captures else None
-                captures.append(extractor.gather(rows, mine, batch, passed, logits=logits, like=like))
-            yield tuple(captures)
+        lengths = [len(p.encoded.ids) for p in prompts]
+        for rows in length_batches(lengths, batch_tokens):
+            parts = alike(lengths, rows, batch_tokens // RUNS)
+            runs = [self._run(part, [prompts[i] for i in part], logits, foresight, side) for part in parts]
+            yield tuple(join_captures(captures) for captures in zip(*runs, strict=True))
+
+    def _run(
+        self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, foresight: bool, side: Side
+    ) -> list[Capture]:
+        batch = collate([p.encoded for p in prompts], self.lm.pad_id, side)
+        ids, attention = batch.ids.to(self.lm.device), batch.attention.to(self.lm.device)
+        if logits or foresight:
+            full = read_layers_with_logits(self.lm, self.layers, ids, attention)
+            found = [Pass(full[layer].residual, full[layer]) for layer in self.layers]
+        else:
+            read = read_layers(self.lm, self.layers, ids, attention)
+            found = [Pass(read[layer], None) for layer in self.layers]
+        captures: list[Capture] = []
+        for extractor, passed in zip(self.extractors, found, strict=True):
+            like = captures[0] if captures else None
+            captures.append(extractor.gather(rows, prompts, batch, passed, logits=logits, like=like))
+        return captures
 
 
 @final
