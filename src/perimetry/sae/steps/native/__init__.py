@@ -92,7 +92,7 @@ def above(scores: Tensor, cut: Tensor, cuts: Tensor | None) -> tuple[Tensor, Ten
 
 
 def largest(x: Tensor, k: int) -> Tensor:
-    """Columns (row, k) of the `k` largest of each row, in no order; of equals the first ones."""
+    """Columns (row, k) of the `k` largest of each row, largest first; of equals the first ones."""
     found = torch.empty(x.shape[0], k, dtype=torch.int64)
     call("pm_largest", x, LONG(x.shape[0]), LONG(x.shape[1]), LONG(k), found)
     return found

@@ -258,8 +258,26 @@ EXPORT int pm_above(const int16_t *scores, i64 rows, i64 width, const float *cut
 
 /* ---- what the neighbours of a row know ---------------------------------------------------------------------------- */
 
-/* Columns of the k largest of each row (0 < k <= width), in no order; of equals the first ones stay. NaN is never chosen over a number
-   that stands among the first k. */
+/* A number that at least k of the row reach, or -inf: the k-th largest of the maxima of disjoint spans. */
+static float reached_by(const float *row, i64 width, i64 k, float *best) {
+    i64 spans = width / SPAN;
+    if (spans < k) return -INFINITY;
+    for (i64 j = 0; j < k; j++) best[j] = -INFINITY;
+    for (i64 g = 0; g < spans; g++) {
+        float top = -INFINITY;
+        const float *part = row + g * SPAN;
+#pragma omp simd reduction(max : top)
+        for (i64 j = 0; j < SPAN; j++) top = part[j] > top ? part[j] : top;
+        /* Kept in descending order by insertion: few are. */
+        if (!(top > best[k - 1])) continue;
+        i64 at = k - 1;
+        for (; at > 0 && best[at - 1] < top; at--) best[at] = best[at - 1];
+        best[at] = top;
+    }
+    return best[k - 1];
+}
+
+/* Columns of the k largest of each row (0 < k <= width), largest first; of equals the first ones. NaN comes last. */
 EXPORT int pm_largest(const float *x, i64 rows, i64 width, i64 k, i64 *columns) {
     int failed = 0;
 #pragma omp parallel
@@ -272,25 +290,24 @@ EXPORT int pm_largest(const float *x, i64 rows, i64 width, i64 k, i64 *columns) 
 #pragma omp for schedule(static)
             for (i64 r = 0; r < rows; r++) {
                 const float *row = x + r * width;
-                i64 *mine = columns + r * k, worst = 0;
-                for (i64 j = 0; j < k; j++) best[j] = row[j], mine[j] = j;
-                /* Of equal least ones the last column gives way. */
-                for (i64 j = 1; j < k; j++)
-                    if (best[j] <= best[worst]) worst = j;
-                for (i64 i = k; i < width; i += SPAN) {
+                const float bar = reached_by(row, width, k, best);
+                i64 *mine = columns + r * k, found = 0;
+                for (i64 i = 0; i < width; i += SPAN) {
                     i64 stop = i + SPAN < width ? i + SPAN : width;
-                    float bar = best[worst];
                     int any = 0;
 #pragma omp simd reduction(| : any)
-                    for (i64 j = i; j < stop; j++) any |= row[j] > bar;
+                    for (i64 j = i; j < stop; j++) any |= row[j] >= bar;
                     if (!any) continue;
                     for (i64 j = i; j < stop; j++) {
-                        if (!(row[j] > best[worst])) continue;
-                        best[worst] = row[j], mine[worst] = j;
-                        for (i64 s = 0; s < k; s++)
-                            if (best[s] < best[worst] || (best[s] == best[worst] && mine[s] > mine[worst])) worst = s;
+                        if (!(row[j] >= bar) || (found == k && !(row[j] > best[k - 1]))) continue;
+                        i64 at = found < k ? found++ : k - 1;
+                        for (; at > 0 && best[at - 1] < row[j]; at--) best[at] = best[at - 1], mine[at] = mine[at - 1];
+                        best[at] = row[j], mine[at] = j;
                     }
                 }
+                /* Only where NaN stands are there fewer: they fill up, in order. */
+                for (i64 j = 0; found < k && j < width; j++)
+                    if (row[j] != row[j]) mine[found++] = j;
             }
         }
         free(best);
