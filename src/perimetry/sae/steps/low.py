@@ -32,7 +32,7 @@ MANY = 1 / 16
 """Share of rows in doubt after int8 from which on bfloat16 is asked before float32."""
 TOO_DENSE = 0.1
 """Share of nominated entries above which exact values one by one cost more than the whole float32 product."""
-SMALLEST = 2**21
+SMALLEST = 2**18
 """Products below this many multiplications per row and column are not worth two precisions."""
 
 
