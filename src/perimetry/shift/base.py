@@ -56,6 +56,8 @@ class Evidence(NamedTuple):
     foresight: Acts | None
     """The model's last hidden state, after the final norm, at the token before (zeros at position 0): all that the model
     foresaw of the token. None where the forward pass stopped at the tap."""
+    pooled: Codes | None = None
+    """The mean code of each prompt (`features.pooled_codes`) where it was made already, since several detectors read it."""
 
     @property
     def n_prompts(self) -> int:
@@ -115,6 +117,8 @@ class AbstractDetector(ABC):
     """True where the forward pass must run to the last hidden state (`Evidence.foresight`), not to the vocabulary."""
     needs_sae: ClassVar[bool] = True
     """False where the score depends on the activations, tokens or logits alone, so that several SAEs share it."""
+    reads_pooled: ClassVar[bool] = False
+    """True where the mean codes of prompts are read, which are then made once for all (`Evidence.pooled`)."""
     baseline: ClassVar[bool] = False
     """True where no concept of the SAE is read: what a sceptic would try first."""
 

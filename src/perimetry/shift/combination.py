@@ -54,6 +54,7 @@ class Coactivation(TensorDetector):
 
     name: ClassVar[str] = "coactivation"
     level: ClassVar[Level] = "prompt"
+    reads_pooled: ClassVar[bool] = True
     keys: Int[Tensor, " pair"]
     counts: Int[Tensor, " pair"]
     single: Float[Tensor, " d_sae"]

@@ -78,6 +78,8 @@ def context_features(acts: Acts, positions: Int[Tensor, " token"]) -> Float[Tens
 
 def pooled_codes(evidence: Evidence) -> Codes:
     """Mean activation of each concept over the tokens of a prompt: a code for each prompt, its 512 strongest slots."""
+    if evidence.pooled is not None:
+        return evidence.pooled
     codes, n = evidence.codes, evidence.n_prompts
     cells = evidence.prompt[:, None] * codes.width + codes.indices
     dense = torch.zeros(n * codes.width, dtype=torch.float64)

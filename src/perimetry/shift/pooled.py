@@ -39,6 +39,7 @@ class CodeKNN(TensorDetector):
 
     name: ClassVar[str] = "code_knn"
     level: ClassVar[Level] = "prompt"
+    reads_pooled: ClassVar[bool] = True
     indices: Int[Tensor, "row slot"]
     values: Float[Tensor, "row slot"]
 
@@ -71,6 +72,7 @@ class CodeMahalanobis(TensorDetector):
 
     name: ClassVar[str] = "code_mahalanobis"
     level: ClassVar[Level] = "prompt"
+    reads_pooled: ClassVar[bool] = True
     mean: Float[Tensor, " d_sae"]
     directions: Float[Tensor, "d_sae kept"]
     sizes: Float[Tensor, " kept"]

@@ -9,6 +9,7 @@ from perimetry.sae.base import AbstractSAE
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.evidence import Capture
+from perimetry.shift.features import pooled_codes
 from perimetry.shift.pooling import Grid, Reference, ScoreName, parse_score, pool_filled, score_names
 
 __all__ = ["LEVELS", "all_score_names", "score_table", "score_tables", "share_detectors"]
@@ -35,6 +36,8 @@ def score_table(
         wanted.setdefault(parsed.detector, []).append(parsed)
     table: dict[str, PerPrompt] = {}
     grid = Grid.of(evidence.prompt, evidence.n_prompts)
+    if any(DETECTORS[name].reads_pooled for name in wanted):
+        evidence = evidence._replace(pooled=pooled_codes(evidence))
     for detector, parses in wanted.items():
         raw = normal_detectors[detector].score(evidence)
         if LEVELS[detector] == "prompt":
