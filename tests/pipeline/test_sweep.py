@@ -222,7 +222,11 @@ FIELDS = {
 }
 
 
-@given(st.lists(st.fixed_dictionaries(FIELDS), min_size=1, max_size=8, unique_by=json.dumps))
+@given(
+    st.lists(
+        st.fixed_dictionaries(FIELDS), min_size=1, max_size=8, unique_by=lambda run: json.dumps(run, sort_keys=True)
+    )
+)
 def test_names_are_different_and_safe_and_lead_back(runs: list[dict[str, Any]]) -> None:
     expanded = expand({"tokens": 1024, "batch": 128, "runs": runs})
     made = [Member(run.recipe, (Site(run.layer or 0),)) for run in expanded]

@@ -8,7 +8,7 @@ import torch
 
 from perimetry.errors import TooFewSamples, WidthMismatch
 from perimetry.runtime import generator
-from perimetry.sae import affine, jumprelu
+from perimetry.sae import jumprelu
 from perimetry.sae.formats import wrapped
 from perimetry.sae.formats.build import to_sae
 from perimetry.sae.formats.certificate import Certified, certify
@@ -135,15 +135,17 @@ def dyadic(folder: Path) -> Path:
     return write_folder(folder, tensors, config_of("jumprelu", 16, 16))
 
 
-def at_least(pre: torch.Tensor, cut: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return affine.fire_above(torch.where(pre >= cut, pre, 0.0), pre.new_zeros(()))
+def at_least(sae: jumprelu.JumpReLUSAE) -> torch.Tensor:
+    """The cut with which above means what at least would have meant."""
+    threshold = sae.threshold.detach()
+    return torch.nextafter(threshold, torch.zeros_like(threshold))
 
 
 def test_at_least_for_above_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = dyadic(tmp_path / "d")
     assert judged(folder, None).verdict == "structural"
     assert judged(folder, None).certificate["rows"]["tie"] == 8
-    monkeypatch.setattr(jumprelu, "fire_above", at_least)
+    monkeypatch.setattr(jumprelu.JumpReLUSAE, "cut", at_least)
     caught = judged(folder, None)
     assert caught.verdict == "failed"
     assert "8 latents that lie exactly on their threshold differ: > is not >=" in caught.certificate["reasons"]
