@@ -14,7 +14,7 @@ from perimetry.errors import UsageError
 from perimetry.shift.base import Evidence
 from perimetry.shift.controls import RandomDictionary
 from perimetry.shift.energy import Energy, ShuffledDecoder
-from perimetry.shift.knn import KNN, Cosine, largest
+from perimetry.shift.knn import KNN, Cosine, largest, nearest
 from perimetry.shift.likelihood import NLLCusum, NLLWindow
 from perimetry.shift.mahalanobis import Mahalanobis, RelativeMahalanobis
 from perimetry.shift.pooled import CodeKNN, CodeMahalanobis
@@ -98,6 +98,19 @@ def test_largest_equals_topk(columns: int, k: int, seed: int) -> None:
     assert torch.equal(got.values.sort(1, descending=True).values, wanted)
     assert torch.equal(x.gather(1, got.indices), got.values)
     assert all(len(set(row)) == len(row) for row in got.indices.tolist())
+
+
+@pytest.mark.parametrize("offset", [0.0, -40.0], ids=["positive", "negative products in most rows"])
+def test_nearest_rows_are_those_of_the_float64_product(offset: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, table = torch.randn(300, 64, generator=generator), torch.randn(1200, 64, generator=generator)
+    shift = torch.full((1200,), offset) + torch.rand(1200, generator=generator)
+    got = nearest(x, table, 16, shift)
+    wanted = (x.double() @ table.double().T + shift).topk(17, dim=1)
+    # Two products closer than rounding may change places; this data has no such pair at the edge of the list.
+    assert float((wanted.values[:, 15] - wanted.values[:, 16]).min()) > 1e-5
+    assert torch.equal(got.indices.sort(1).values, wanted.indices[:, :16].sort(1).values)
+    torch.testing.assert_close(got.values.sort(1).values.double(), wanted.values[:, :16].sort(1).values, rtol=0, atol=1e-4)
 
 
 def test_reconstruction_errors(profile: Profile, acts: torch.Tensor, fresh: Evidence) -> None:

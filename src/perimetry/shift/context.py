@@ -12,7 +12,7 @@ from perimetry.sae.base import Codes
 from perimetry.sae.steps import native
 from perimetry.shift.base import Evidence
 from perimetry.shift.concepts import rare_below
-from perimetry.shift.knn import largest, unit
+from perimetry.shift.knn import nearest, unit
 from perimetry.shift.profile import Profile
 from perimetry.shift.stateful import TensorDetector, by_rows
 
@@ -64,7 +64,7 @@ class FallaciousF2(TensorDetector):
     def neighbours(self, acts: Float[Tensor, "token d_model"]) -> Int[Tensor, "token k"]:
         """Rows of the sample nearest to each token."""
         near = unit((acts.float() - self.mean) @ self.directions)
-        return largest(near @ self.sample.T, _NEIGHBOURS).indices
+        return nearest(near, self.sample, _NEIGHBOURS).indices
 
     def company(self, acts: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_sae"]:
         """Share of the nearest clean tokens on which each concept fires, in [0, 1]; give few tokens at a time."""
@@ -95,4 +95,4 @@ class FallaciousF2(TensorDetector):
         def part(rows: Tensor) -> Tensor:
             return self.false_slots(evidence, rows).sum(1).to(torch.float32)
 
-        return by_rows(part, evidence.tokens.shape[0], rows=256)
+        return by_rows(part, evidence.tokens.shape[0])

@@ -195,9 +195,8 @@ class Extractor:
         residual, full = found.residual.cpu(), found.full
         counts = scorable(residual, batch.countable, self.policy)
         acts = residual[counts]
-        finite = acts.isfinite().all(1)
-        if not bool(finite.all()):
-            bad = int(counts.nonzero()[:, 0][~finite][0])
+        if _broken(acts):
+            bad = int(counts.nonzero()[:, 0][~acts.isfinite().all(1)][0])
             raise NonFinite(
                 f"prompt {prompts[bad].id!r} gives NaN or infinite activations after block {self.tap.layer}; finite ones "
                 "are wanted; try --dtype float32, or leave the prompt out"
@@ -217,7 +216,7 @@ class Extractor:
             same = like is not None and torch.equal(like.prompt, owner) and torch.equal(like.positions, places)
             stats = like.logits if like is not None and same else _stats(full, ids, attention, where)
         ahead = None if full is None else full.foresight(attention, where).cpu()
-        if ahead is not None and not bool(ahead.isfinite().all()):
+        if ahead is not None and _broken(ahead):
             bad = int(owner[~ahead.isfinite().all(1)][0])
             raise NonFinite(
                 f"prompt {prompts[bad].id!r} gives NaN or infinity in the model's last hidden state; finite numbers are "
@@ -236,6 +235,11 @@ class Extractor:
             logits=stats,
             foresight=ahead,
         )
+
+
+def _broken(x: Tensor) -> bool:
+    """Whether anything is NaN or infinite; the sum of all tells in one pass, unless finite numbers overflow it."""
+    return not bool(x.sum(dtype=torch.float32).isfinite()) and not bool(x.isfinite().all())
 
 
 def _stats(full: TapLogits, ids: TokenIds, attention: Attention, where: TokenMask) -> LogitStats:

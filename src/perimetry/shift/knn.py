@@ -9,15 +9,19 @@ from torch import Tensor
 
 from perimetry.axes import Acts, ModelBias, PerToken
 from perimetry.sae.steps import native
+from perimetry.sae.steps.low import low_usable
+from perimetry.sae.steps.select import Collector, PreActivations, TopK, collect
 from perimetry.shift.base import Evidence
 from perimetry.shift.profile import Profile
 from perimetry.shift.stateful import TensorDetector, by_rows
 
-__all__ = ["KNN", "Cosine", "Nearest", "largest", "unit"]
+__all__ = ["KNN", "Cosine", "Nearest", "largest", "nearest", "unit"]
 
 _NEIGHBOURS: Final = 10
 _GROUP: Final = 16
 _FEW: Final = 32
+_ROWS: Final = 256
+"""Rows of a product that is formed whole; they stay in the cache."""
 """Up to so many the compiled kernel, which keeps a list of them, is fastest."""
 
 
@@ -59,6 +63,34 @@ def largest(x: Float[Tensor, "row column"], k: int) -> Nearest:
     return Nearest(values, columns.gather(1, slot))
 
 
+def nearest(
+    x: Float[Tensor, "row d"], table: Float[Tensor, "column d"], k: int, offset: Float[Tensor, " column"] | None = None
+) -> Nearest:
+    """The `k` largest of `x @ table.T + offset` in each row, found by a product of few bits where the processor has one.
+
+    What leaves are float32 products, and those are the largest, as `collect` certifies.
+
+    >>> nearest(torch.eye(2), torch.tensor([[1.0, 0.0], [3.0, 0.5], [0.0, 2.0]]), 1).indices.tolist()
+    [[1], [2]]
+    """
+    product = PreActivations(x.contiguous(), table, torch.zeros(table.shape[0]) if offset is None else offset)
+    k = min(k, table.shape[0])
+    found = Nearest(x.new_empty(x.shape[0], k), torch.empty(x.shape[0], k, dtype=torch.int64))
+    left = torch.arange(x.shape[0])
+    top: list[Collector] = [TopK(k)]
+    if low_usable(product, top):
+        (active,) = collect(product, top)
+        # Only positive ones are listed; a row that has too few of them is done below.
+        full = active.offsets.diff() == k
+        listed = full.repeat_interleave(active.offsets.diff())
+        found.values[full], found.indices[full] = active.values[listed].view(-1, k), active.columns[listed].view(-1, k)
+        left = (~full).nonzero()[:, 0]
+    for rows in left.split(_ROWS):
+        best = largest(torch.addmm(product.b_enc, product.acts[rows], table.T), k)
+        found.values[rows], found.indices[rows] = best.values, best.indices
+    return found
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class KNN(TensorDetector):
@@ -83,7 +115,7 @@ class KNN(TensorDetector):
 
         def part(rows: Tensor) -> Tensor:
             x = evidence.acts[rows].float() - self.mean
-            near = largest(2 * x @ sample.T - size, _NEIGHBOURS).values.amin(1)
+            near = nearest(2 * x, sample, _NEIGHBOURS, -size).values.amin(1)
             return (x.square().sum(1) - near).clamp_min(0).sqrt()
 
         return by_rows(part, evidence.tokens.shape[0])
@@ -112,6 +144,6 @@ class Cosine(TensorDetector):
         sample = self.sample.float()
 
         def part(rows: Tensor) -> Tensor:
-            return 1 - largest(unit(evidence.acts[rows].float() - self.mean) @ sample.T, _NEIGHBOURS).values.mean(1)
+            return 1 - nearest(unit(evidence.acts[rows].float() - self.mean), sample, _NEIGHBOURS).values.mean(1)
 
         return by_rows(part, evidence.tokens.shape[0])

@@ -117,16 +117,18 @@ class Meter(AbstractReader[Capture]):
         """Readings of the prompts of one capture, in its order."""
         evidence = captured.evidence(self.sae)
         table = score_table(evidence, names, self.normal.detectors, self.normal.references)
-        for name, values in table.items():
-            if not bool(values.isfinite().all()):
-                bad = prompts[int((~values.isfinite()).nonzero()[0])]
-                raise NonFinite(f"prompt {bad.id!r} has no finite {name!r}; finite scores are wanted; leave it out")
+        scores = torch.stack([*table.values()], 1)
+        if not bool(scores.isfinite().all()):
+            row, column = (~scores.isfinite()).nonzero()[0].tolist()
+            raise NonFinite(
+                f"prompt {prompts[row].id!r} has no finite {[*table][column]!r}; finite scores are wanted; leave it out"
+            )
         lengths = evidence.lengths()
         main = table[self.main]
         p_values = self.normal.calibration.p_values(self.main, main, lengths)
         hot = self._token_scores(evidence)
         readings: list[Reading] = []
-        for row, prompt in enumerate(prompts):
+        for row, (prompt, mine_scores) in enumerate(zip(prompts, scores.tolist(), strict=True)):
             mine = evidence.prompt == row
             pieces = _pieces(prompt, captured.counted[row])
             readings.append(
@@ -142,7 +144,7 @@ class Meter(AbstractReader[Capture]):
                     tokens_excluded=captured.excluded[row],
                     truncated=prompt.encoded.truncated,
                     detector=self.main,
-                    scores={name: float(values[row]) for name, values in table.items()},
+                    scores=dict(zip(table, mine_scores, strict=True)),
                     tokens=tuple(TokenReading(t, s) for t, s in zip(pieces, hot[mine].tolist(), strict=True)),
                     concepts=explain_prompt(
                         evidence.codes.select(mine), self.normal.clean_rate, pieces, self.normal.book
