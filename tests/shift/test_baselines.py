@@ -110,7 +110,9 @@ def test_nearest_rows_are_those_of_the_float64_product(offset: float) -> None:
     # Two products closer than rounding may change places; this data has no such pair at the edge of the list.
     assert float((wanted.values[:, 15] - wanted.values[:, 16]).min()) > 1e-5
     assert torch.equal(got.indices.sort(1).values, wanted.indices[:, :16].sort(1).values)
-    torch.testing.assert_close(got.values.sort(1).values.double(), wanted.values[:, :16].sort(1).values, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        got.values.sort(1).values.double(), wanted.values[:, :16].sort(1).values, rtol=0, atol=1e-4
+    )
 
 
 def test_reconstruction_errors(profile: Profile, acts: torch.Tensor, fresh: Evidence) -> None:

@@ -91,6 +91,7 @@ class Transition(TensorDetector):
 
     name: ClassVar[str] = "transition"
     weights: Float[Tensor, "d_sae feature"]
+    """In half precision, which is what reading them costs."""
     mean: ModelBias
     scale: Float[Tensor, ""]
     usual: Float[Tensor, ""]
@@ -106,7 +107,7 @@ class Transition(TensorDetector):
             )
         mean = profile.mean()
         scale = (profile.covariance().trace() / mean.numel()).clamp_min(1e-12).sqrt()
-        fitted = cls(_regression(profile, mean, scale).float(), mean.float(), scale.float(), torch.tensor(0.0))
+        fitted = cls(_regression(profile, mean, scale).half(), mean.float(), scale.float(), torch.tensor(0.0))
         rows = profile.steps.columns
         indices = rows["indices"].long()
         codes = Codes(indices % profile.d_sae, (indices < profile.d_sae).float(), profile.d_sae)

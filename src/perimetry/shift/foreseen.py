@@ -64,10 +64,9 @@ class Unforeseen(TensorDetector):
 
     def unlikely(self, hidden: Acts, codes: Codes) -> PerToken:
         """Share of the active concepts that the last hidden state before makes unlikely."""
-        weights = self.weights.float()
 
         def part(rows: Tensor) -> PerToken:
-            return share_below(_features(hidden[rows], self.mean, self.scale), weights, codes.select(rows), 1.0)
+            return share_below(_features(hidden[rows], self.mean, self.scale), self.weights, codes.select(rows), 1.0)
 
         return by_rows(part, hidden.shape[0])
 

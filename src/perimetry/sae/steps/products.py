@@ -119,9 +119,16 @@ def transposed(active: Active, order: ByColumn | None, upstream: Acts) -> Decode
 
 
 def sampled(active: Active, upstream: Acts, weights: Decoder) -> Float[Tensor, " entry"]:
-    """Inner product of the token's upstream row and the latent's weights row, at the entries only."""
+    """Inner product of the token's upstream row and the latent's weights row, at the entries only.
+
+    Weights of half precision are multiplied as float32.
+    """
     if not active.entries:
         return upstream.new_zeros(0)
+    if weights.dtype == torch.float16:
+        if active.density <= dense_above() and native.halves() and native.usable(upstream):
+            return native.sampled(active.offsets, active.columns, upstream, weights.contiguous())
+        weights = weights.float()
     if active.density > dense_above():
         out = upstream.new_empty(active.entries)
         for start, stop in row_chunks(active.tokens, active.width):

@@ -21,6 +21,7 @@ __all__ = [
     "by_column",
     "candidates",
     "decode",
+    "halves",
     "largest",
     "refine",
     "residual",
@@ -99,7 +100,7 @@ def largest(x: Tensor, k: int) -> Tensor:
 
 
 def absent(near: Tensor, lists: Tensor, own: Tensor, width: int) -> Tensor:
-    """Which of a row's own columns (row, slot) stand in none of the `lists` (int32, padded by `width`) of its `near` rows."""
+    """Which of a row's own columns (row, slot) stand in none of the `lists` (int32, `width` at their end) of its `near` rows."""
     near, lists, own = near.contiguous(), lists.contiguous(), own.contiguous()
     assert lists.dtype == torch.int32, "lists of 32-bit columns"
     assert near.dtype == own.dtype == torch.int64, "positions of 64 bits"
@@ -117,11 +118,17 @@ def decode(offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor) ->
     return out
 
 
+def halves() -> bool:
+    """Whether `sampled` reads weights of half precision as they are."""
+    return usable() and call("pm_halves") == 2
+
+
 def sampled(offsets: Tensor, columns: Tensor, upstream: Tensor, weights: Tensor) -> Tensor:
-    """For each entry the inner product of its upstream row and its weight row."""
+    """For each entry the inner product of its upstream row and its weight row; weights may be float16 where `halves`."""
     out = torch.empty(columns.shape[0])
     rows, d = upstream.shape
-    call("pm_sampled", offsets, columns, upstream, weights, LONG(rows), LONG(d), out)
+    name = "pm_sampled_half" if weights.dtype == torch.float16 else "pm_sampled"
+    call(name, offsets, columns, upstream, weights, LONG(rows), LONG(d), out)
     return out
 
 
