@@ -1,0 +1,1 @@
+"""Evaluations of dictionaries: one file an evaluation, listed in `SAE_EVALS`."""

@@ -1,0 +1,37 @@
+"""Activations that several evaluations, and several dictionaries, read: made once, kept on disk."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from perimetry.storage import hash_json, remove_stale, write_bytes
+
+__all__ = ["Shelf"]
+
+
+@final
+class Shelf:
+    """Tensors by what they are of. With a folder they survive the process; without one they live as long as the shelf."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        """Where they lie."""
+        self._held: dict[str, dict[str, Tensor]] = {}
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale(folder)
+
+    def get(self, key: Mapping[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of `key` (plain JSON values that say all that they depend on), made where they are not there yet."""
+        name = hash_json(dict(key))
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        if path is None:
+            if name not in self._held:
+                self._held[name] = make()
+            return self._held[name]
+        if not path.is_file():
+            write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in make().items()}))
+        return load(path.read_bytes())
