@@ -13,7 +13,7 @@ from perimetry.errors import Incompatible, TooFewSamples
 
 __all__ = ["AlignedStores"]
 
-OWN = ("hook", "layer")
+OWN = ("hook", "layer", "version")
 """Fields of a plan in which aligned stores differ."""
 
 

@@ -12,16 +12,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perimetry.activations.masking import Masker
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import collate, position_ids, scorable
+from perimetry.activations.prompts import PromptBatch, collate, position_ids, scorable
 from perimetry.activations.site import SiteLike, as_site
 from perimetry.activations.tap import read_sites
 from perimetry.activations.text import HasText, PackCursor, PackedRow, pack
-from perimetry.axes import TokenMask
+from perimetry.axes import Residual, TokenIds, TokenMask
 from perimetry.errors import NonFinite, TooFewSamples
 
-__all__ = ["Cursor", "Cutter", "Kept", "Piece", "fit_policies", "read_kept", "row_batches"]
+__all__ = [
+    "Cursor",
+    "Cutter",
+    "Kept",
+    "Piece",
+    "Seen",
+    "as_read",
+    "fit_policies",
+    "read_kept",
+    "require_finite",
+    "row_batches",
+    "see",
+]
 
 FIT_TOKENS = 8192
 P = TypeVar("P", bound=SiteLike)
@@ -74,10 +87,15 @@ def row_batches(
     rows: int,
     start: PackCursor | None = None,
 ) -> Iterator[list[PackedRow]]:
-    """Packed rows in model batches of `rows`; `start` must be where a batch starts."""
+    """Packed rows in model batches of `rows`, as the text has them; `start` must be where a batch starts."""
     packed = pack(documents, lm, policy, context, start=start)
     while batch := list(islice(packed, rows)):
         yield batch
+
+
+def as_read(rows: Sequence[PackedRow], masker: Masker | None, epoch: int = 0) -> Sequence[PackedRow]:
+    """The rows as the model shall read them."""
+    return rows if masker is None else masker(rows, epoch)
 
 
 def _where(site: SiteLike) -> str:
@@ -85,7 +103,8 @@ def _where(site: SiteLike) -> str:
     return f"after block {site.layer}" if site.place == "resid_post" else f"at {site.place} of block {site.layer}"
 
 
-def _require_finite(kept: Kept, documents: Sequence[HasText], site: SiteLike) -> None:
+def require_finite(kept: Kept, documents: Sequence[HasText], site: SiteLike) -> None:
+    """Refuse activations that are no numbers. Errors: `NonFinite`, which names document and position."""
     bad = ~torch.isfinite(kept.acts).all(1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0])
@@ -94,6 +113,35 @@ def _require_finite(kept: Kept, documents: Sequence[HasText], site: SiteLike) ->
             f"{documents[int(kept.documents[first])].id!r} at position {int(kept.positions[first])}; finite numbers are "
             "wanted; remove the document, or compute in float32"
         )
+
+
+class Seen(NamedTuple):
+    """What the model computed of a batch of rows at one place."""
+
+    batch: PromptBatch
+    """The rows, padded."""
+    source: TokenIds
+    """Index of the document that each position belongs to."""
+    residual: Residual
+    """Activations there, on the CPU."""
+    mask: TokenMask
+    """Positions that count there."""
+
+    def kept(self, mask: TokenMask, dtype: torch.dtype) -> Kept:
+        """The positions under `mask`, flat."""
+        positions = position_ids(self.batch.attention)
+        return Kept(self.residual[mask].to(dtype), self.batch.ids[mask], positions[mask], self.source[mask])
+
+
+def see(lm: LanguageModel, rows: Sequence[PackedRow], policies: Mapping[P, TokenPolicy]) -> dict[P, Seen]:
+    """One forward pass over a model batch, read at each place of `policies`."""
+    batch = collate(rows, lm.pad_id)
+    residuals = read_sites(lm, [as_site(place) for place in policies], batch.ids, batch.attention)
+    source = torch.zeros_like(batch.ids)
+    for i, row in enumerate(rows):
+        source[i, : len(row.source)] = torch.tensor(row.source)
+    found = {place: residuals[as_site(place)].cpu() for place in policies}
+    return {p: Seen(batch, source, found[p], scorable(found[p], batch.countable, policies[p])) for p in policies}
 
 
 def read_kept(
@@ -110,22 +158,12 @@ def read_kept(
     With `aligned` only those that count at every place, so that row i is the same token everywhere. Errors: `NonFinite`,
     which names document and position.
     """
-    batch = collate(rows, lm.pad_id)
-    residuals = read_sites(lm, [as_site(place) for place in policies], batch.ids, batch.attention)
-    positions = position_ids(batch.attention)
-    source = torch.zeros_like(batch.ids)
-    for i, row in enumerate(rows):
-        source[i, : len(row.source)] = torch.tensor(row.source)
-    found = {place: residuals[as_site(place)].cpu() for place in policies}
-    masks: dict[P, TokenMask] = {p: scorable(found[p], batch.countable, policy) for p, policy in policies.items()}
-    if aligned:
-        common = torch.stack(list(masks.values())).all(0)
-        masks = dict.fromkeys(masks, common)
+    seen = see(lm, rows, policies)
+    common = torch.stack([one.mask for one in seen.values()]).all(0)
     out: dict[P, Kept] = {}
-    for place, mask in masks.items():
-        kept = Kept(found[place][mask].to(dtype), batch.ids[mask], positions[mask], source[mask])
-        _require_finite(kept, documents, place)
-        out[place] = kept
+    for place, one in seen.items():
+        out[place] = one.kept(common if aligned else one.mask, dtype)
+        require_finite(out[place], documents, place)
     return out
 
 

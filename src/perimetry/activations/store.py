@@ -16,19 +16,19 @@ from pydantic import PositiveInt
 from rich.console import Console
 from rich.progress import Progress
 
-from perimetry.activations.feed import Cursor, fit_policies, read_kept, row_batches
+from perimetry.activations.feed import Cursor, as_read, fit_policies, read_kept, row_batches
+from perimetry.activations.masking import Masker, ReadsMasked, require_plain
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.shards import ActivationStore
 from perimetry.activations.site import Site, SiteLike, as_site, hook_name
 from perimetry.activations.text import HasText, PackCursor, documents_digest, shuffled
 from perimetry.activations.writer import StoreWriter
-from perimetry.config import Config
 from perimetry.errors import TooFewSamples
 from perimetry.runtime import dtype_name
 from perimetry.storage import lock, require_space
 
-__all__ = ["ActivationStore", "Estimate", "HarvestConfig", "estimate", "harvest"]
+__all__ = ["ActivationStore", "Estimate", "HarvestConfig", "estimate", "harvest", "request_of"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BYTES_BESIDE = 12
@@ -36,7 +36,7 @@ BYTES_BESIDE = 12
 P = TypeVar("P", bound=SiteLike)
 
 
-class HarvestConfig(Config):
+class HarvestConfig(ReadsMasked):
     """What to harvest."""
 
     tokens: PositiveInt = 1_000_000
@@ -94,9 +94,10 @@ def estimate(
     return Estimate(_bytes(lm, config, config.tokens) * len(chosen), config.tokens / rate, rate)
 
 
-def _request(
+def request_of(
     lm: LanguageModel, site: Site, documents: Sequence[HasText], config: HarvestConfig, aligned: Sequence[Site]
 ) -> dict[str, Any]:
+    """What a store is of, as plain JSON values; the sites of `aligned` are those that share its rows."""
     request = {
         "model": lm.name,
         "revision": lm.revision,
@@ -126,6 +127,7 @@ def _run(
     todo = [place for place, w in open_writers.items() if not w.full]
     first = min((open_writers[place].cursor for place in todo), default=Cursor(0, 0, 0, 0))
     start = PackCursor(first.document, first.offset)
+    masker = None if config.masking is None else Masker(config.masking, lm, documents, config.policy)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         done = sum(w.rows for w in open_writers.values())
         task = bar.add_task("harvest", total=config.tokens * len(open_writers), completed=done)
@@ -133,7 +135,7 @@ def _run(
         while todo and (rows := next(stream, None)) is not None:
             # Which rows are kept depends on every place where they are aligned, on those that are finished too.
             read = policies if aligned else {place: policies[place] for place in todo}
-            kept = read_kept(lm, rows, documents, read, DTYPES[config.dtype], aligned=aligned)
+            kept = read_kept(lm, as_read(rows, masker), documents, read, DTYPES[config.dtype], aligned=aligned)
             for place in todo:
                 bar.advance(task, open_writers[place].add(kept[place], rows[0].start))
             todo = [place for place in todo if not open_writers[place].full]
@@ -182,6 +184,7 @@ def harvest(
     Errors: `StorageFull` (before it starts, or later), `Incompatible` (the folder holds something else), `Locked`,
     `NonFinite` (document and position named), `TooFewSamples`, `ConfigError` (layer, context).
     """
+    require_plain(config.masking, "harvest_versions")
     if isinstance(places, SiteLike):
         folders: dict[SiteLike, Path] = {places: path}
     else:
@@ -192,7 +195,7 @@ def harvest(
     with contextlib.ExitStack() as stack:
         writers: dict[SiteLike, StoreWriter] = {}
         for place, folder in folders.items():
-            request = _request(lm, as_site(place), ordered, config, together)
+            request = request_of(lm, as_site(place), ordered, config, together)
             stack.enter_context(lock(folder))
             writers[place] = StoreWriter(folder, (config.tokens, config.shard_tokens), ordered, request)
             writers[place].resume()

@@ -9,7 +9,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from perimetry.activations.feed import Cursor, Cutter, fit_policies, read_kept, row_batches
+from perimetry.activations.feed import Cursor, Cutter, as_read, fit_policies, read_kept, row_batches
+from perimetry.activations.masking import Masker, ReadsMasked, require_plain
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.permutation import Permutation
 from perimetry.activations.policy import TokenPolicy
@@ -17,7 +18,6 @@ from perimetry.activations.site import Site, SiteLike, as_site
 from perimetry.activations.tap import Tap
 from perimetry.activations.text import HasText, PackCursor, documents_digest, shuffled
 from perimetry.axes import Acts
-from perimetry.config import Config
 from perimetry.errors import ConfigError, Incompatible, TooFewSamples
 
 __all__ = ["LiveStream", "StreamConfig"]
@@ -26,7 +26,7 @@ REMEMBERED = 8
 ORIGIN = Cursor(0, 0, 0, 0)
 
 
-class StreamConfig(Config):
+class StreamConfig(ReadsMasked):
     """How a live stream reads and mixes."""
 
     context: PositiveInt = 512
@@ -79,6 +79,7 @@ class LiveStream:
         """Width of the activations at one place."""
         if self.config.chunk_tokens % 2:
             raise ConfigError(f"chunk_tokens is {self.config.chunk_tokens}; wanted an even number; add one")
+        require_plain(self.config.masking, "a store of both versions")
         self._documents = list(documents)
         self._starts = {0: ORIGIN}
         self._policies: dict[Site, TokenPolicy] | None = None
@@ -144,11 +145,13 @@ class LiveStream:
         epoch, begin = at.epoch, PackCursor(at.document, at.offset)
         while not stop.is_set():
             documents, read = self._epoch(epoch), 0
+            masker = None if c.masking is None else Masker(c.masking, self.lm, documents, c.policy)
             for rows in row_batches(documents, self.lm, c.policy, c.context, c.batch_rows, begin):
                 # At interpreter exit nobody closes the generator, and the exit waits for this thread.
                 if stop.is_set() or not threading.main_thread().is_alive():
                     return
-                found = read_kept(self.lm, rows, documents, policies, self.lm.dtype, aligned=True)
+                shown = as_read(rows, masker, epoch)
+                found = read_kept(self.lm, shown, documents, policies, self.lm.dtype, aligned=True)
                 kept = found[self.sites[0]]
                 if len(found) > 1:
                     kept = kept._replace(acts=torch.cat([found[site].acts for site in self.sites], 1))

@@ -22,6 +22,7 @@ __all__ = [
     "shuffled",
     "split_of",
     "take_split",
+    "token_ids",
 ]
 
 TOKENIZE_DOCUMENTS = 32
@@ -106,7 +107,8 @@ class PackedRow(NamedTuple):
     """Where the row's first text token lies; `pack` can go on from there."""
 
 
-def _coded(documents: Sequence[HasText], lm: LanguageModel, first: int) -> Iterator[tuple[int, list[int]]]:
+def token_ids(documents: Sequence[HasText], lm: LanguageModel, first: int = 0) -> Iterator[tuple[int, list[int]]]:
+    """Index and plain vocabulary ids of each document, from document `first` on."""
     for begin in range(first, len(documents), TOKENIZE_DOCUMENTS):
         group = [SURROGATES.sub("\ufffd", d.text) for d in documents[begin : begin + TOKENIZE_DOCUMENTS]]
         coded = lm.plain_tokenizer.encode_batch_fast(group, add_special_tokens=False)
@@ -150,7 +152,7 @@ def pack(
     outside = [not policy.exclude_special] * len(before)
     end = lm.separator_id if separator else None
     row: PackedRow | None = None
-    for index, ids in _coded(documents, lm, begin.document):
+    for index, ids in token_ids(documents, lm, begin.document):
         ids = [*ids, end] if ids and end is not None else ids
         counts = [not (policy.exclude_special and i in lm.special_ids) for i in ids]
         if ids and end is not None:
