@@ -18,7 +18,7 @@ ARMS = {
     "harvest": {"truncated pass", "harvest"},
 }
 SCRIPTS = sorted(ARMS)
-OTHERS = {"kills"}
+OTHERS = {"fidelity_agreement", "kills"}
 """Scripts that measure no speed; each has tests of its own."""
 
 
