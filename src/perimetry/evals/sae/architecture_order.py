@@ -1,0 +1,75 @@
+"""Whether the order of architectures that the published benchmark found comes out: a table of them, with paired differences.
+
+Published at width 4,096 and L0 25 (arXiv 2602.14687, documentation of its code), F1: Matryoshka .879, JumpReLU and BatchTopK
+.732, matching pursuit .446. Levels of Matryoshka are the published ones as shares of the width (128, 512, 2,048 of 4,096);
+matching pursuit goes on where it chooses an atom twice, as there. JumpReLU differs: there a controller steered a saturating
+penalty to the count, here the count itself is the penalty's target, the default of this library.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from perimetry.evals.sae.ground_truth import GroundTruth, Recipe
+from perimetry.evals.sae.judging import Sums, merged, units_of
+from perimetry.evals.sae.shelf import Shelf
+from perimetry.evals.sae.truth_rows import TruthRow, differences, numbers
+
+__all__ = ["ORDER", "RECIPES", "order_of_architectures", "order_rows"]
+
+RECIPES: Final = {
+    "matryoshka": Recipe("matryoshka", {"fractions": (1 / 32, 3 / 32, 12 / 32, 16 / 32)}),
+    "batchtopk": Recipe("batchtopk", {}),
+    "jumprelu": Recipe("jumprelu", {}),
+    "matching_pursuit": Recipe("matching_pursuit", {"stop_on_duplicate_support": False}),
+}
+"""What is compared."""
+ORDER: Final = (
+    ("matryoshka", "batchtopk"),
+    ("matryoshka", "jumprelu"),
+    ("batchtopk", "matching_pursuit"),
+    ("jumprelu", "matching_pursuit"),
+)
+"""Pairs of which the first is above the second in the published F1."""
+
+
+def order_of_architectures(
+    preset: str = "small",
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    shelf: Shelf | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> list[TruthRow]:
+    """Train and judge the four architectures on a preset, once a seed; every number of each, and the pairs of `ORDER`.
+
+    `settings` are further fields of `GroundTruth`. With a shelf that has a folder a killed call goes on where it was. Errors:
+    `UnknownName` for the preset, `ConfigError`.
+    """
+    evaluation = GroundTruth(preset=preset, seeds=tuple(seeds), **(settings or {}))
+    shelf = shelf or Shelf()
+    by_seed = {seed: evaluation.of_seed(list(RECIPES.values()), seed, shelf, progress=progress) for seed in seeds}
+    found = {(name, seed): by_seed[seed][i] for seed in seeds for i, name in enumerate(RECIPES)}
+    rows = order_rows(preset, found)
+    if evaluation.ceiling:
+        rows += numbers(preset, "probe", None, units_of(evaluation.probes(shelf), arm="probe"))
+    return rows
+
+
+def order_rows(preset: str, found: Mapping[tuple[str, int], Mapping[str, Sums]]) -> list[TruthRow]:
+    """The rows of dictionaries that were judged, by architecture and seed; pairs of `ORDER` where both are there."""
+    arms = list(dict.fromkeys(arm for arm, _ in found))
+    together = {arm: merged([sums for (name, _), sums in found.items() if name == arm]) for arm in arms}
+    rows: list[TruthRow] = []
+    for arm in arms:
+        rows += numbers(preset, arm, None, units_of(together[arm]))
+        for (name, seed), sums in found.items():
+            rows += numbers(preset, arm, seed, units_of(sums)) if name == arm else []
+    for first, second in ORDER:
+        if first not in together or second not in together:
+            continue
+        rows += differences(preset, (first, second), None, units_of(together[first]), units_of(together[second]))
+        for seed in [seed for name, seed in found if name == first and (second, seed) in found]:
+            rows += differences(
+                preset, (first, second), seed, units_of(found[first, seed]), units_of(found[second, seed])
+            )
+    return rows
