@@ -1,8 +1,8 @@
 """Logistic probes, many at once: L1 or L2, each to convergence, with a strength that validation chooses.
 
 The objective is that of scikit-learn's `LogisticRegression`: C times the sum of log losses, plus the sum of absolute weights (`l1`) or
-half the sum of squared weights (`l2`); the intercept is not penalised and features are taken as they are. Where scikit-learn's `saga`
-gives up after its 1,000 steps, which it mostly does from C = 10 on, these go on until the subgradient says that they are done.
+half the sum of squared weights (`l2`); the intercept is not penalised and features are taken as they are. Where `saga` of
+scikit-learn stops after the 1,000 steps that sae-probes gives it, converged or not, these go on until the subgradient says that they are done.
 """
 
 from collections.abc import Sequence
