@@ -132,7 +132,7 @@ class Fidelity(TextEvaluation):
 
     @classmethod
     def tiny(cls: type[F]) -> F:
-        """Few short rows; without losses, which a random model, who predicts nothing, does not have to lose."""
+        """Few short rows; without losses, as a random model predicts nothing that it could lose."""
         return cls(rows=8, context=32, batch=4, losses=False)
 
     def measure(self, subject: Subject, shelf: Shelf, *, progress: bool = False) -> list[Units]:
