@@ -18,8 +18,8 @@ ARMS = {
     "harvest": {"truncated pass", "harvest"},
 }
 SCRIPTS = sorted(ARMS)
-OTHERS = {"fidelity_agreement", "kills"}
-"""Scripts that measure no speed; each has tests of its own."""
+OTHERS = {"fidelity_agreement", "kills", "probing"}
+"""Scripts whose rows are of another kind than ratios of speed alone; each has tests of its own."""
 
 
 def run(name: str, *flags: str) -> str:

@@ -1,0 +1,49 @@
+"""Both arms of the comparison with sae-probes' fits see the same cells, and agree where saga has the steps that it needs."""
+
+import json
+from types import ModuleType
+
+import pytest
+import torch
+
+from perimetry.errors import UsageError
+from perimetry.evals.sae.probe_features import Task, judge
+from perimetry.measures.logistic import Labelled
+from perimetry.runtime import generator
+
+MODULE = "probing"
+
+
+def task(seed: int) -> Task:
+    """Three latents of unit scale that know something: saga is at the optimum within its steps."""
+    draw = generator(seed)
+    rows = torch.randn(400, 3, generator=draw)
+    labels = rows @ torch.tensor([1.0, -0.5, 0.2]) + torch.randn(400, generator=draw) > 0
+    return Task(Labelled(rows[:200], labels[:200]), (Labelled(rows[200:], labels[200:]),))
+
+
+def test_the_arms_agree_where_saga_converges(module: ModuleType) -> None:
+    tasks = [task(0), task(1)]
+    ours = [areas[0] for areas in judge(tasks, "l1", 3)]
+    assert ours == pytest.approx([module.saga_area(one, 3) for one in tasks], abs=1e-3)
+    found = module.compare(tasks, 2, 1)
+    assert found.difference < 0.005
+    assert all(seconds[0] > 0 for seconds in found.seconds.values())
+
+
+def test_the_script_prints_its_rows(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["probing.py", "--tiny", "--json", "--seeds", "1"])
+    module.main()
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    kinds = {(row["metric"], row["arm"], row["k"]) for row in rows}
+    assert {("time_ratio", "saga", 0), ("seconds", "perimetry", 4), ("auroc_difference", "saga", 1)} <= kinds
+    assert all(row["estimate"] >= 0 for row in rows)
+    assert {row["cells"] for row in rows if row["k"] == 0} == {4}
+
+
+def test_a_dictionary_is_wanted(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["probing.py"])
+    with pytest.raises(UsageError, match="no dictionary was given; wanted the folder of a trained one; give --sae DIR"):
+        module.main()
