@@ -63,6 +63,7 @@ def test_a_child_that_carries_too_little_does_not_absorb() -> None:
         found = absorbed(sae.encode(world.mix(fired)), fired, world, sae.W_dec, projection=least)
         assert bool(found.absorbed[0] > 50) is expected
         assert found.silent[0] > 50
+    sae = absorbing(world, {child: 0})
     against = absorbed(sae.encode(world.mix(fired)), fired, world, sae.W_dec, cosine=0.99)
     assert against.absorbed[0] == 0, "its latent is not along the parent"
 

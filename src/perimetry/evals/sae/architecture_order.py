@@ -9,6 +9,7 @@ penalty to the count, here the count itself is the penalty's target, the default
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from perimetry.config import build
 from perimetry.evals.sae.ground_truth import GroundTruth, Recipe
 from perimetry.evals.sae.judging import Sums, merged, units_of
 from perimetry.evals.sae.shelf import Shelf
@@ -45,7 +46,8 @@ def order_of_architectures(
     `settings` are further fields of `GroundTruth`. With a shelf that has a folder a killed call goes on where it was. Errors:
     `UnknownName` for the preset, `ConfigError`.
     """
-    evaluation = GroundTruth(preset=preset, seeds=tuple(seeds), **(settings or {}))
+    values = {"preset": preset, "seeds": tuple(seeds), **(settings or {})}
+    evaluation = build(GroundTruth, values, "settings of ground_truth")
     shelf = shelf or Shelf()
     by_seed = {seed: evaluation.of_seed(list(RECIPES.values()), seed, shelf, progress=progress) for seed in seeds}
     found = {(name, seed): by_seed[seed][i] for seed in seeds for i, name in enumerate(RECIPES)}

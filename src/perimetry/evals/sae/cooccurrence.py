@@ -110,7 +110,8 @@ def absorbed(
     heard, place = _among(specific.tokens * active.width + latent, keys)
     rows, directions = decoder.detach()[latent], world.directions[parents]
     along = (rows * directions).sum(1)
-    carried = torch.where(heard, values[place] if values.numel() else 0.0, 0.0) * along
+    said = values[place] if values.numel() else torch.zeros_like(along)
+    carried = torch.where(heard, said, 0) * along
     near = along >= cosine * rows.norm(dim=1)
     true = general.values[which] if general.values.numel() else torch.zeros_like(along)
     hit = there & heard & near & (latent != nearest[parents]) & (carried >= projection * true)

@@ -114,7 +114,7 @@ def _look(sae: AbstractSAE, world: World, nearest: Best, held: Sequence[Fired], 
     total = parts[0].tallies
     for part in parts[1:]:
         total = total.add(part.tallies)
-    return _Seen(total, *[torch.cat(column) for column in list(zip(*parts, strict=True))[1:]])
+    return _Seen(total, *[torch.cat([getattr(part, name) for part in parts]) for name in _Seen._fields[1:]])
 
 
 def sums_of(sae: AbstractSAE, world: World, *, blocks: int = 64, seed: int = 0, at_once: int = 4) -> dict[str, Sums]:
