@@ -9,6 +9,7 @@ from perimetry.cli.common import ConfigFile, Device, DtypeFlag, Json, Quiet, Thr
 from perimetry.errors import ConfigError
 
 if TYPE_CHECKING:
+    from perimetry.activations.masking import Masking
     from perimetry.pipeline.sweep import RunConfig
     from perimetry.pipeline.training import TrainedSAE
 
@@ -52,6 +53,15 @@ def train(
     store: Annotated[Path | None, Parameter(help="Folder of the activation store; default: OUT/store.")] = None,
     live: Annotated[bool, Parameter(negative="", help="Train straight from the model, without a store.")] = False,
     context: Annotated[int, Parameter(help="Tokens of one packed row of text.")] = 128,
+    mask: Annotated[
+        float | None,
+        Parameter(
+            help="Chance that a token is replaced before the model reads it (masked regularisation); all its settings: [train.masking]."
+        ),
+    ] = None,
+    mask_kind: Annotated[
+        str | None, Parameter(help="What takes its place: string, token, eos, random, unigram, or kept.")
+    ] = None,
     config: ConfigFile = None,
     device: Device = "auto",
     dtype: DtypeFlag = "auto",
@@ -78,10 +88,20 @@ def train(
         "target_layer": target_layer,
         "place": place,
     }
-    runs = _runs(config, flags, seed or [], sweep or [])
+    from perimetry.config import load_values
+
+    values = load_values(section="train", file=config)
+    masking = _masking(values.pop("masking", None), {"probability": mask, "kind": mask_kind})
+    runs = _runs(values, flags, seed or [], sweep or [])
     runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
     plan = SourcePlan(
-        model=model, text=text, context=context, epochs=epochs, live=live, store=None if store is None else str(store)
+        model=model,
+        text=text,
+        context=context,
+        epochs=epochs,
+        live=live,
+        store=None if store is None else str(store),
+        masking=masking,
     )
     trained = run_sweep(plan, runs, out, runtime, progress=wants_progress(quiet))
     beside = {"sweep": str(out / SWEEP_FILE)} if len(trained) > 1 else {}
@@ -99,9 +119,21 @@ def _blocks(layers: str | None) -> list[int] | None:
         ) from error
 
 
-def _runs(config: Path | None, flags: dict[str, Any], seeds: list[int], sweep: list[str]) -> "list[RunConfig]":
+def _masking(table: Any, flags: dict[str, Any]) -> "Masking | None":
+    """The masking that the table of a file, with flags over it, asks for; None where neither says a word."""
+    from perimetry.activations.masking import Masking
+    from perimetry.config import build
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    if table is None and not given:
+        return None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"train.masking is {table!r}, a table is wanted; write it under [train.masking]")
+    return build(Masking, {**(table or {}), **given}, "configuration [train.masking]")
+
+
+def _runs(values: dict[str, Any], flags: dict[str, Any], seeds: list[int], sweep: list[str]) -> "list[RunConfig]":
     """Every SAE that file, environment and flags ask for."""
-    from perimetry.config import load_values
     from perimetry.pipeline.sweep import expand, parse_sweep, with_flags
 
     lists = parse_sweep(sweep)
@@ -111,7 +143,7 @@ def _runs(config: Path | None, flags: dict[str, Any], seeds: list[int], sweep: l
     if len(different) > 1:
         lists["seed"] = different
     given = flags | {"seed": different[0] if len(different) == 1 else None}
-    return expand(with_flags(load_values(section="train", file=config), given, lists))
+    return expand(with_flags(values, given, lists))
 
 
 def _show(trained: "list[TrainedSAE]", model: str, text: str) -> None:

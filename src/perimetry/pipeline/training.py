@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from perimetry.activations.aligned import AlignedStores
+from perimetry.activations.masking import Masking, ReadsMasked
 from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.site import Site
 from perimetry.activations.store import ActivationStore, HarvestConfig, harvest
 from perimetry.activations.stream import LiveStream, StreamConfig
-from perimetry.config import Config
-from perimetry.errors import TooFewSamples
+from perimetry.activations.versions import PairedVersions, harvest_versions
+from perimetry.errors import ConfigError, TooFewSamples
 from perimetry.pipeline.bench_suites import not_held_out
 from perimetry.pipeline.places import describe_places, options_of_places, sites_of
 from perimetry.pipeline.sweep import OPTION, Member, RunConfig, differences, folder_names
@@ -38,7 +39,7 @@ SWEEP_FILE = "sweep.json"
 """What a run of several SAEs leaves beside their folders."""
 
 
-class SourcePlan(Config):
+class SourcePlan(ReadsMasked):
     """What is trained on, beside the recipe."""
 
     model: str
@@ -149,12 +150,15 @@ def _open(
     """The activations at some places, sorted by depth, from one run of the model; `recipe` says which batches."""
     documents = not_held_out(plan.text, progress)
     columns = {site: (n * lm.d_model, (n + 1) * lm.d_model) for n, site in enumerate(sites)}
+    if plan.masking is not None and plan.masking.variant != "masked":
+        return _open_versions(plan, plan.masking, recipe, lm, sites, out, progress=progress)
     if plan.live:
-        stream = LiveStream(lm, sites, documents, StreamConfig(context=plan.context, seed=recipe.data_seed))
+        config = StreamConfig(context=plan.context, seed=recipe.data_seed, masking=plan.masking)
+        stream = LiveStream(lm, sites, documents, config)
         return _Opened(stream, columns, stream.policies)
     # A tenth more than is trained on, so that thresholds and measures come from tokens never trained on.
     wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
-    settings = HarvestConfig(tokens=wanted, context=plan.context, batch_rows=32, seed=recipe.data_seed)
+    settings = _harvest(plan, recipe, wanted)
     folder = Path(plan.store) if plan.store is not None else out / "store"
     if len(sites) == 1:
         stores = {sites[0]: harvest(lm, sites[0], documents, folder, settings, progress=progress)}
@@ -166,11 +170,48 @@ def _open(
     return _Opened(source, columns, {site: stores[site].policy for site in sites})
 
 
+def _harvest(plan: SourcePlan, recipe: TrainConfig, wanted: int) -> HarvestConfig:
+    seed, masking = recipe.data_seed, plan.masking
+    return HarvestConfig(tokens=wanted, context=plan.context, batch_rows=32, seed=seed, masking=masking)
+
+
+def _open_versions(
+    plan: SourcePlan,
+    masking: Masking,
+    recipe: TrainConfig,
+    lm: LanguageModel,
+    sites: Sequence[Site],
+    out: Path,
+    *,
+    progress: bool,
+) -> _Opened:
+    """Masked and clean activations of the same tokens in pairs, which `smooth` asks to have like codes."""
+    if masking.variant == "denoising":
+        raise ConfigError(
+            "masking with variant = 'denoising' wants a dictionary that reads one activation and gives another, which this command "
+            "does not train yet; use harvest_versions and a transcoder from Python, or variant = 'masked' or 'consistency'"
+        )
+    if plan.live or len(sites) != 1 or not recipe.smooth:
+        raise ConfigError(
+            f"variant = 'consistency' with live = {plan.live}, {len(sites)} places and smooth = {recipe.smooth:g}; wanted a store, "
+            "one place, and smooth > 0, the weight by which codes of masked and clean activations agree"
+        )
+    documents = not_held_out(plan.text, progress)
+    wanted = -(-(round(recipe.tokens / plan.epochs) + recipe.threshold_tokens) // 2)
+    folder = Path(plan.store) if plan.store is not None else out / "store"
+    settings = _harvest(plan, recipe, wanted)
+    versions = harvest_versions(lm, sites[0], documents, folder, settings, progress=progress)
+    source = PairedVersions(versions)
+    _require_rows(len(source), recipe.tokens, plan)
+    return _Opened(source, {sites[0]: (0, lm.d_model)}, {sites[0]: versions.clean.policy})
+
+
 def _job(
     member: Member, folder: Path, opened: _Opened, lm: LanguageModel, plan: SourcePlan, *, widths: Sequence[int]
 ) -> Job:
     cls = member.config.sae_class
     info = describe_places(lm, member.sites, cls.reads, opened.policies, text=plan.text, context=plan.context)
+    info |= {} if plan.masking is None else {"masking": plan.masking.model_dump(mode="json")}
     options = options_of_places(cls, member.config.options, widths)
     return Job(member.config.model_copy(update={"options": options}), folder, opened.view(member.sites), info)
 

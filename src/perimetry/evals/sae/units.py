@@ -74,9 +74,7 @@ class Units(NamedTuple):
         return cls(Cell(**plain["cell"]), tuple(plain["names"]), *sums, plain["complement"])
 
 
-def ratios(
-    cell: Cell, names: Sequence[str], over: Tensor, under: Tensor, *, complement: bool = False
-) -> Units:
+def ratios(cell: Cell, names: Sequence[str], over: Tensor, under: Tensor, *, complement: bool = False) -> Units:
     """Units of a ratio of sums. Errors: `TooFewSamples` without units or with nothing below, `NonFinite`, `Incompatible`."""
     if not len(names) == over.numel() == under.numel() or len(set(names)) != len(names):
         raise Incompatible(
@@ -87,7 +85,9 @@ def ratios(
     if not len(names) or float(under.sum()) == 0:
         raise TooFewSamples(f"{cell.metric} has nothing to be measured on; give more data")
     if not bool(over.isfinite().all() and under.isfinite().all()):
-        raise NonFinite(f"{cell.metric} is NaN or infinite in unit {names[_first_bad(over, under)]!r}; finite numbers are wanted")
+        raise NonFinite(
+            f"{cell.metric} is NaN or infinite in unit {names[_first_bad(over, under)]!r}; finite numbers are wanted"
+        )
     return Units(cell, tuple(names), over, under, complement)
 
 

@@ -14,7 +14,7 @@ from perimetry.sae.formats.record import Declared, Hook, How, Record, Source
 
 __all__ = ["LoadedSAE", "Origin", "SAEInfo", "info_of", "require_measured"]
 
-LATER = ("hf_hook_name_out", "hf_hook_names", "hook_name_out", "hook_names", "origin", "unknown")
+LATER = ("hf_hook_name_out", "hf_hook_names", "hook_name_out", "hook_names", "masking", "origin", "unknown")
 """Fields that came after the first artifacts were written."""
 
 
@@ -70,6 +70,8 @@ class SAEInfo(Config):
     """Tokens of one row of text."""
     dataset: str | None = None
     """Text that was read."""
+    masking: dict[str, Any] = Field(default_factory=dict)
+    """How tokens were replaced before the model read them, as a plain object; empty for plain text."""
     tokens: int | None = Field(default=None, ge=0)
     """Training tokens."""
     seed: int | None = None
