@@ -177,7 +177,7 @@ def fit(problems: Sequence[Labelled], strengths: Sequence[float], penalty: Penal
     return [[by_strength[float(c)] for c in strengths] for by_strength in found]
 
 
-def _folds(labels: Bool[Tensor, " row"], seed: int) -> list[Int[Tensor, " row"]]:
+def _folds(labels: Bool[Tensor, " row"], seed: int) -> list[Int[Tensor, " _"]]:
     """Validation rows of each split: the last rows of a problem of 128 rows or more, else six stratified folds."""
     n = labels.numel()
     if n >= ONE_SPLIT:

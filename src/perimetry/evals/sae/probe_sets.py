@@ -92,7 +92,7 @@ SETS: Final = tuple(_NAMES.split())
 """The binary sets of sae-probes, in its order, by their names in the asset `probe-texts`."""
 
 Activations = Float[Tensor, "row d_model"]
-Chosen = Int[Tensor, " row"]
+Chosen = Int[Tensor, " _"]
 
 
 class ProbeData(Config):
