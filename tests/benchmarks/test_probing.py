@@ -25,7 +25,7 @@ def task(seed: int) -> Task:
 def test_the_arms_agree_where_saga_converges(module: ModuleType) -> None:
     tasks = [task(0), task(1)]
     ours = [areas[0] for areas in judge(tasks, "l1", 3)]
-    assert ours == pytest.approx([module.saga_area(one, 3) for one in tasks], abs=1e-3)
+    assert ours == pytest.approx([module.saga_area(one, 3) for one in tasks], abs=5e-3)
     found = module.compare(tasks, 2, 1)
     assert found.difference < 0.005
     assert all(seconds[0] > 0 for seconds in found.seconds.values())
