@@ -37,7 +37,9 @@ def test_an_sae_says_how_its_text_was_masked(world: World, text: Path, tmp_path:
 
 def test_all_settings_come_from_the_file_and_flags_go_over_them(world: World, text: Path, tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
-    config.write_text('[train]\nk = 4\n[train.masking]\nkind = "eos"\nspan = 2\nschedule = "mixture"\nprobability = 0.2\n')
+    config.write_text(
+        '[train]\nk = 4\n[train.masking]\nkind = "eos"\nspan = 2\nschedule = "mixture"\nprobability = 0.2\n'
+    )
     out = trained(world, text, tmp_path / "out", "--config", str(config), "--mask", "0.5")
     found = load_sae(out).info.masking
     assert (found["kind"], found["span"], found["schedule"], found["probability"]) == ("eos", 2, "mixture", 0.5)
@@ -50,7 +52,9 @@ def test_the_live_stream_masks_too(world: World, text: Path, tmp_path: Path) -> 
 
 def test_consistency_trains_on_pairs(world: World, text: Path, tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
-    config.write_text('[train]\nsmooth = 0.1\nsmooth_share = 1.0\n[train.masking]\nvariant = "consistency"\npositions = "unmasked"\n')
+    config.write_text(
+        '[train]\nsmooth = 0.1\nsmooth_share = 1.0\n[train.masking]\nvariant = "consistency"\npositions = "unmasked"\n'
+    )
     out = trained(world, text, tmp_path / "out", "--config", str(config))
     assert load_sae(out).info.masking["variant"] == "consistency"
     assert (out / "store" / "masked" / "manifest.json").is_file()

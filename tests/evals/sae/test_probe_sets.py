@@ -108,12 +108,16 @@ def test_splits_are_balanced_disjoint_and_share_no_prompt(n: int, positives: flo
     count = int(found.labels.sum())
     rarer = min(count, n - count)
     size = min(max(n - 100, n // 2), 1024, 2 * (rarer - max(1, rarer // 20)))
-    assert len(train) == len(set(train)) == size
-    assert int(found.labels[one.train].sum()) == size - size // 2
+    whole = split(found, seed, leaks=True)
+    seen = {found.texts[i] for i in whole.train.tolist()}
+    left = {bool(found.labels[i]) for i in whole.test.tolist() if found.texts[i] not in seen}
+    plain = len(left) == 2
+    assert len(train) == len(set(train)) <= size
+    assert len(train) == size or not plain, "prompts are set aside only where a class would not be judged"
+    assert int(found.labels[one.train].sum()) == len(train) - len(train) // 2
     assert not set(train) & set(test)
     assert not {found.texts[i] for i in train} & {found.texts[i] for i in test}
-    whole = split(found, seed, leaks=True)
-    assert whole.train.tolist() == train
+    assert whole.train.tolist() == train or not plain
     assert sorted([*whole.train.tolist(), *whole.test.tolist()]) == list(range(n))
     assert split(found, seed).train.tolist() == train
 
@@ -232,8 +236,12 @@ def test_refuses_prompts_that_cannot_be_read(tiny_lm: LanguageModel) -> None:
 def test_real_sets_are_read_and_split(name: str) -> None:
     found = read_set(name, 1200)
     one = split(found, 0)
-    assert len(one.train) == min(len(found.texts) - 100, 1024)
+    most = min(len(found.texts) - 100, 1024)
+    # The last of the three repeats its prompts so much that some must be set aside.
+    assert 0.8 * most < len(one.train) <= most
+    assert len(one.train) == most or len(set(found.texts)) < len(found.texts) / 2
     assert len(one.test) > 20
+    assert 0 < int(found.labels[one.test].sum()) < len(one.test)
 
 
 @pulled

@@ -75,7 +75,9 @@ def test_only_common_units_are_compared() -> None:
 @given(st.integers(2, 30), st.booleans(), st.integers(0, 999))
 def test_there_and_back_as_json(n: int, complement: bool, seed: int) -> None:
     under = noise(seed, n).abs() + 0.1
-    units = ratios(Cell("a", "case", 5, "raw"), NAMES[:n] if n <= 40 else [], noise(seed + 1, n), under, complement=complement)
+    units = ratios(
+        Cell("a", "case", 5, "raw"), NAMES[:n] if n <= 40 else [], noise(seed + 1, n), under, complement=complement
+    )
     again = Units.of_json(units.to_json())
     assert again.cell == units.cell
     assert again.names == units.names

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -36,11 +36,11 @@ from perimetry.activations.prompts import alike, collate, length_batches, policy
 from perimetry.activations.tap import Tap
 from perimetry.assets import Document, read_texts
 from perimetry.config import Config
-from perimetry.errors import ConfigError, NonFinite, TooFewSamples, UnknownName, UsageError
+from perimetry.errors import ConfigError, NonFinite, UnknownName, UsageError
 from perimetry.evals.sae.base import Place
+from perimetry.evals.sae.probe_splits import ProbeSet, Split, reserve, split
 from perimetry.evals.sae.probe_toys import TOYS, toy
 from perimetry.evals.sae.shelf import Shelf
-from perimetry.runtime import generator
 from perimetry.storage import hash_json
 from perimetry.ui import track
 
@@ -58,8 +58,6 @@ __all__ = [
 ]
 
 ASSET: Final = "probe-texts"
-TEST_ROWS: Final = 100
-TRAIN_ROWS: Final = 1024
 RUNS: Final = 4
 
 _NAMES: Final = """
@@ -92,7 +90,6 @@ SETS: Final = tuple(_NAMES.split())
 """The binary sets of sae-probes, in its order, by their names in the asset `probe-texts`."""
 
 Activations = Float[Tensor, "row d_model"]
-Chosen = Int[Tensor, " _"]
 
 
 class ProbeData(Config):
@@ -108,28 +105,6 @@ class ProbeData(Config):
     """Whether test rows stay whose very prompt is among the training rows, as in sae-probes."""
     batch_tokens: int = Field(default=4096, ge=1)
     """Tokens of the model's batches, padding included; no number depends on it beyond rounding."""
-
-
-class ProbeSet(NamedTuple):
-    """Labelled prompts."""
-
-    name: str
-    """What it is called in results."""
-    texts: tuple[str, ...]
-    """The prompts, in the order of the source."""
-    labels: Bool[Tensor, " row"]
-    """True for the class whose name comes later in the alphabet."""
-    classes: tuple[str, str]
-    """Names of the two classes, in the order of the alphabet."""
-
-
-class Split(NamedTuple):
-    """Rows of a set that train a probe, and rows that judge it."""
-
-    train: Chosen
-    """Balanced, in random order: the last of them validate."""
-    test: Chosen
-    """Rows that do not train, in the order of the source."""
 
 
 def _documents(name: str) -> list[Document]:
@@ -166,62 +141,6 @@ def read_sets(data: ProbeData) -> list[ProbeSet]:
     if not names or len({_stem(name) for name in names}) != len(names):
         raise ConfigError(f"sets = {list(names)}: wanted at least one, each of another name; name each set once")
     return [read_set(name, data.rows) for name in names]
-
-
-def _few(found: ProbeSet, positives: int, rows: int, wanted: str) -> TooFewSamples:
-    return TooFewSamples(
-        f"the set {found.name!r} offers {positives} rows of {found.classes[1]!r} among {rows}; wanted {wanted}; raise "
-        "`rows` or leave the set out"
-    )
-
-
-def _draw(rows: Chosen, count: int, draw: torch.Generator) -> Chosen:
-    return rows[torch.randperm(rows.numel(), generator=draw)[:count]]
-
-
-def reserve(found: ProbeSet, count: int) -> Chosen:
-    """Rows that never train, half of each class: the same whatever the seed of a probe. Errors: `TooFewSamples`."""
-    draw, sides = generator(count), [found.labels.nonzero()[:, 0], (~found.labels).nonzero()[:, 0]]
-    if min(side.numel() for side in sides) < count:
-        raise _few(found, sides[0].numel(), found.labels.numel(), f"{count} of each class, to set half of them aside")
-    return torch.cat([_draw(side, count // 2, draw) for side in sides]).sort().values
-
-
-def split(found: ProbeSet, seed: int, *, leaks: bool = False, reserved: Chosen | None = None) -> Split:
-    """Training rows, drawn by `seed`, and test rows, which are those that are `reserved` where some are.
-
-    Training has min(rows - 100, 1024) rows, a half below 200 rows, and never all of a class. Unless `leaks`, no
-    prompt is on both sides: of repeated prompts the test rows go, or, with `reserved` ones, the training rows.
-    Errors: `TooFewSamples` where a side lacks a class.
-    """
-    n, draw = found.labels.numel(), generator(seed)
-    free = torch.ones(n, dtype=torch.bool)
-    if reserved is not None:
-        kept = {found.texts[i] for i in reserved.tolist()}
-        free = torch.tensor([leaks or text not in kept for text in found.texts])
-        free[reserved] = False
-    size = min(max(n - TEST_ROWS, n // 2), TRAIN_ROWS)
-    positive, negative = (free & found.labels).nonzero()[:, 0], (free & ~found.labels).nonzero()[:, 0]
-    most = min(positive.numel(), negative.numel())
-    # Where nothing is set aside, some of the rarer class must remain to be judged.
-    size = max(0, min(size, 2 * (most if reserved is not None else most - max(1, most // 20))))
-    train = torch.cat([_draw(positive, size - size // 2, draw), _draw(negative, size // 2, draw)])
-    train = _draw(train, size, draw)
-    test = reserved if reserved is not None else _rest(found, train, leaks)
-    for side, what in ((train, "both classes to train on"), (test, "both classes to test on")):
-        positives = int(found.labels[side].sum())
-        if not 0 < positives < side.numel():
-            raise _few(found, positives, side.numel(), what)
-    return Split(train, test)
-
-
-def _rest(found: ProbeSet, train: Chosen, leaks: bool) -> Chosen:
-    rest = torch.ones(found.labels.numel(), dtype=torch.bool)
-    rest[train] = False
-    if not leaks:
-        seen = {found.texts[i] for i in train.tolist()}
-        rest &= torch.tensor([text not in seen for text in found.texts])
-    return rest.nonzero()[:, 0]
 
 
 class _Prompt(NamedTuple):
