@@ -24,6 +24,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py --out runs/bench/train_step.json
 	$(BIN)/python benchmarks/score.py --out runs/bench/score.json
 	$(BIN)/python benchmarks/harvest.py --out runs/bench/harvest.json
+	$(BIN)/python benchmarks/probing.py --out runs/bench/probing.json
+	$(if $(PEERS),$(BIN)/python benchmarks/fidelity_agreement.py --peers $(PEERS) --out runs/bench/fidelity_agreement.json)
 	$(BIN)/python benchmarks/kills.py --out runs/bench/kills.json
 
 docs: $(STAMP)

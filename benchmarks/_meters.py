@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from perimetry.activations.model import tiny_language_model
 from perimetry.assets import Document, read_texts
@@ -13,7 +13,7 @@ from perimetry.shift.clean import MeterConfig, cut_passages
 from perimetry.shift.meter import Meter
 from perimetry.train import TrainConfig
 
-__all__ = ["clean_documents", "make_meter", "passages_of", "save_tiny_model", "write_documents"]
+__all__ = ["clean_documents", "make_meter", "make_sae", "passages_of", "save_tiny_model", "write_documents"]
 
 WORDS = ("the", "river", "stone", "a", "house", "of", "old", "people", "went", "over", "hill", "and", "sea", "light")
 TINY: dict[str, Any] = {"width": 64, "k": 6, "tokens": 2048, "batch": 128}
@@ -47,14 +47,30 @@ def write_documents(documents: list[Document], file: Path) -> str:
     return str(file)
 
 
-def make_meter(folder: Path, documents: list[Document], runtime: Runtime, *, tiny: bool) -> Meter:
-    """Train an SAE and calibrate a meter in `folder`."""
+class Made(NamedTuple):
+    """A dictionary and what it was made from."""
+
+    sae: Path
+    """Folder of the dictionary."""
+    text: str
+    """File of the texts."""
+    model: str
+    """Name or folder of the model."""
+
+
+def make_sae(folder: Path, documents: list[Document], runtime: Runtime, *, tiny: bool) -> Made:
+    """Train an SAE in `folder`."""
     text = write_documents(documents[:4000], folder / "texts.jsonl")
     model = save_tiny_model(folder / "model") if tiny else "smollm2-135m-instruct"
     sizes = TINY if tiny else SMALL
     recipe = TrainConfig(**sizes, fit_tokens=sizes["batch"], threshold_tokens=sizes["batch"])
     plan = TrainingPlan(model=model, text=text, layer=1 if tiny else 12, context=64 if tiny else 128)
-    trained = run_training(plan, recipe, folder / "sae", runtime)[0]
+    return Made(run_training(plan, recipe, folder / "sae", runtime)[0].path, text, model)
+
+
+def make_meter(folder: Path, documents: list[Document], runtime: Runtime, *, tiny: bool) -> Meter:
+    """Train an SAE and calibrate a meter in `folder`."""
+    sae, text, model = make_sae(folder, documents, runtime, tiny=tiny)
     few: dict[str, Any] = {"profile_tokens": 2000, "reference_tokens": 500, "bank": 256} if tiny else {}
     config = MeterConfig(calibration_prompts=40, groups=1, minimum=19, words_low=5, words_high=24, **few)
     if not tiny:
@@ -62,7 +78,7 @@ def make_meter(folder: Path, documents: list[Document], runtime: Runtime, *, tin
             update={"words_low": 15, "words_high": 120, "profile_tokens": 8_000, "reference_tokens": 1_000}
         )
     config = config.model_copy(update={"passages": True})
-    return run_calibration(trained.path, text, folder / "meter", config, runtime, model=model).meter
+    return run_calibration(sae, text, folder / "meter", config, runtime, model=model).meter
 
 
 def passages_of(documents: list[Document], n: int, low: int, high: int) -> list[str]:

@@ -5,6 +5,7 @@ tokens are left out by both, and no sink is (SAELens knows no such rule). Not co
 which SAELens gives the mean over batches. Exit code 1 where a number differs by more than `--tolerance`.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from _common import finish, parser, runtime_of
+from _meters import clean_documents, make_sae
 from peers.environments import python_of
 from perimetry.activations.model import load_language_model
 from perimetry.activations.policy import TokenPolicy
@@ -98,7 +100,11 @@ def rows_of(ours: list[Units], theirs: dict[str, Any], seed: int) -> Compared:
 def main() -> int:
     """Evaluate twice and compare."""
     found = parser(__doc__)
-    found.add_argument("--sae", type=Path, required=True, help="folder of an SAE that perimetry wrote, with cfg.json")
+    found.add_argument(
+        "--sae",
+        type=Path,
+        help="folder of an SAE that perimetry wrote, with cfg.json (default: a small one, trained first)",
+    )
     found.add_argument("--peers", type=Path, required=True, help="folder of the peers' environments")
     found.add_argument("--text", default="wikipedia", help="asset, file or folder (default: wikipedia)")
     found.add_argument("--rows", type=int, default=16, help="packed rows (default: 16)")
@@ -106,21 +112,29 @@ def main() -> int:
     found.add_argument("--batch", type=int, default=4, help="rows of a pass (default: 4)")
     found.add_argument("--tolerance", type=float, default=1e-3, help="largest difference (default: 0.001)")
     arguments = found.parse_args()
-    loaded = load_sae(arguments.sae)
+    with tempfile.TemporaryDirectory() as folder:
+        sae = (
+            arguments.sae or make_sae(Path(folder), clean_documents(tiny=False), runtime_of(arguments), tiny=False).sae
+        )
+        return _compare(arguments, sae)
+
+
+def _compare(arguments: argparse.Namespace, sae: Path) -> int:
+    loaded = load_sae(sae)
     assert loaded.info.model is not None
     assert loaded.info.layer is not None
     lm = load_language_model(loaded.info.model, runtime_of(arguments)._replace(dtype=torch.float32))
     policy = build(TokenPolicy, loaded.info.policy, "token policy of the SAE").model_copy(update={"max_norm": None})
-    subject = Subject(arguments.sae.name, loaded.sae, Place(lm, loaded.info.layer, policy))
+    subject = Subject(sae.name, loaded.sae, Place(lm, loaded.info.layer, policy))
     evaluation = Fidelity(
         text=arguments.text, rows=arguments.rows, context=arguments.context, batch=arguments.batch, losses=True
     )
     held = full_rows(evaluation.held_rows(subject.place), arguments.context, arguments.batch)
     ours = evaluation.on_rows(subject, held, Shelf())
-    ignore = sorted({*lm.special_ids, *([] if lm.separator_id is None else [lm.separator_id])})
+    ignore = sorted(lm.special_ids if lm.separator_id is None else lm.special_ids | {lm.separator_id})
     with tempfile.TemporaryDirectory() as place:
         model = Path(str(resolve_model(loaded.info.model).location))
-        job = write_job(Path(place), held, arguments.sae, model, ignore, arguments.batch)
+        job = write_job(Path(place), held, sae, model, ignore, arguments.batch)
         command = [str(python_of(arguments.peers, "saebench")), str(HERE / "peers" / "fidelity_saelens.py"), str(job)]
         theirs = json.loads(
             subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]

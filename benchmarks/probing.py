@@ -6,6 +6,7 @@ all cells of a k together, to convergence. Seconds are those of the processor, o
 `auroc_difference` is the largest difference between the two in a cell's test area.
 """
 
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from _common import Spread, finish, parser, ratio, row, runtime_of, spread
+from _meters import clean_documents, make_sae
 from perimetry.activations.model import load_language_model, tiny_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.config import build
@@ -99,13 +101,11 @@ def cells_of(subject: Subject, data: ProbeData, seeds: int, most: int, shelf: Sh
     return out
 
 
-def _subject(folder: Path | None, runtime: Runtime, *, tiny: bool) -> Subject:
+def _subject(folder: Path, runtime: Runtime, *, tiny: bool) -> Subject:
     if tiny:
         lm = tiny_language_model()
         sae = TopKSAE.fresh(Start(torch.zeros(lm.d_model), 64, 8, 0)).requires_grad_(requires_grad=False).eval()
         return Subject("tiny", sae, Place(lm, 1, TokenPolicy()))
-    if folder is None:
-        raise UsageError("no dictionary was given; wanted the folder of a trained one; give --sae DIR")
     loaded = load_sae(folder)
     if loaded.info.model is None or loaded.info.layer is None:
         raise UsageError(f"the dictionary at {folder} does not say its model and layer; give one of `perimetry train`")
@@ -117,7 +117,7 @@ def _subject(folder: Path | None, runtime: Runtime, *, tiny: bool) -> Subject:
 def main() -> None:
     """Measure and print."""
     found = parser(__doc__)
-    found.add_argument("--sae", type=Path, help="folder of a trained dictionary")
+    found.add_argument("--sae", type=Path, help="folder of a trained dictionary (default: a small one, trained first)")
     found.add_argument(
         "--sets", nargs="+", default=["87_glue_cola", "92_glue_sst2", "5_hist_fig_ismale"], help="labelled sets"
     )
@@ -127,7 +127,11 @@ def main() -> None:
     found.set_defaults(threads=1, repeats=1)
     arguments = found.parse_args()
     runtime = runtime_of(arguments)
-    subject = _subject(arguments.sae, runtime, tiny=arguments.tiny)
+    with tempfile.TemporaryDirectory() as folder:
+        made = arguments.sae
+        if made is None and not arguments.tiny:
+            made = make_sae(Path(folder), clean_documents(tiny=False), runtime, tiny=False).sae
+        subject = _subject(made or Path(), runtime, tiny=arguments.tiny)
     sets, ks = (("toy_animals", "toy_moods"), [1, 4]) if arguments.tiny else (tuple(arguments.sets), arguments.ks)
     ks = ks[-1:] if arguments.quick else ks
     data = ProbeData(sets=sets)

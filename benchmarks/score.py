@@ -17,9 +17,8 @@ import torch
 
 from _common import finish, parser, ratio, row, runtime_of, spread, take_turns
 from _meters import clean_documents, make_meter, passages_of
-from perimetry.activations.prompts import PromptBatch, alike, collate, length_batches
+from perimetry.activations.prompts import PromptBatch, batch_runs, collate
 from perimetry.shift import DETECTORS
-from perimetry.shift.evidence import RUNS
 from perimetry.shift.loading import load_meter
 from perimetry.shift.meter import Meter
 
@@ -29,11 +28,8 @@ BATCH_TOKENS = 4096
 def batches_of(meter: Meter, texts: Sequence[str]) -> list[PromptBatch]:
     """The runs of the model that the meter itself would make."""
     prompts = [p.encoded for p in meter.extractor.prepare([str(i) for i in range(len(texts))], texts)]
-    lengths = [len(p.ids) for p in prompts]
-    parts = [
-        part for rows in length_batches(lengths, BATCH_TOKENS) for part in alike(lengths, rows, BATCH_TOKENS // RUNS)
-    ]
-    return [collate([prompts[i] for i in part], meter.lm.pad_id) for part in parts]
+    batches = batch_runs([len(p.ids) for p in prompts], BATCH_TOKENS)
+    return [collate([prompts[i] for i in rows], meter.lm.pad_id) for runs in batches for rows in runs]
 
 
 def truncated_pass(meter: Meter, texts: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from perimetry.activations.tiny import tiny_parts
 from perimetry.errors import AssetError, NonFinite, UnknownName
+from perimetry.measures.finite import all_finite
 from perimetry.runtime import Runtime
 from perimetry.storage import hash_file, hash_json
 
@@ -237,9 +238,9 @@ def _quiet() -> Iterator[None]:
 
 @torch.no_grad()
 def _require_finite(model: PreTrainedModel, spec: str) -> None:
-    # Attention kernels turn a NaN in the queries into zeros: the activations would not show it. Sums are fast to test.
+    # Attention kernels turn a NaN in the queries into zeros: the activations would not show it.
     for name, tensor in model.named_parameters():
-        if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
+        if not all_finite(tensor):
             raise NonFinite(f"model {spec!r} holds NaN or infinity in {name!r}; fetch or make it again")
 
 

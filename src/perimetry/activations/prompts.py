@@ -15,6 +15,7 @@ __all__ = [
     "EncodedPrompt",
     "PromptBatch",
     "alike",
+    "batch_runs",
     "collate",
     "encode",
     "length_batches",
@@ -26,6 +27,8 @@ __all__ = [
 
 ALIKE: Final = 0.85
 """Share of the longest prompt of a batch that a prompt must have to be padded with it."""
+RUNS: Final = 8
+"""Runs of the model that a full batch may be cut into so that it pads little."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -209,6 +212,16 @@ def alike(lengths: Sequence[int], batch: Sequence[int], enough: int) -> Iterator
         part.append(index)
     if part:
         yield part
+
+
+def batch_runs(lengths: Sequence[int], max_tokens: int) -> Iterator[list[list[int]]]:
+    """Each batch of `length_batches` as the runs of the model in which it pads little.
+
+    >>> list(batch_runs([50, 100, 99, 90], 800))
+    [[[1, 2, 3], [0]]]
+    """
+    for batch in length_batches(lengths, max_tokens):
+        yield list(alike(lengths, batch, max_tokens // RUNS))
 
 
 def token_text(lm: LanguageModel, token_id: int) -> str:

@@ -198,6 +198,7 @@ def _move(
     before = _costs(batch, scores) + _prices(point, penalty)
     expected = (slope * step).sum(1) + _prices(target, penalty) - _prices(point, penalty)
     share = torch.ones_like(before)
+    good = torch.zeros_like(before, dtype=torch.bool)
     # Below this, a fall of the objective cannot be told from rounding, and the step is taken as it is.
     slack = 1e-14 * before.abs()
     for _ in range(HALVINGS):

@@ -13,25 +13,22 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import (
     EncodedPrompt,
     PromptBatch,
-    alike,
+    batch_runs,
     collate,
     encode,
-    length_batches,
     position_ids,
     scorable,
 )
 from perimetry.activations.tap import Tap, TapLogits
 from perimetry.axes import Attention, Residual, TokenIds, TokenMask
 from perimetry.errors import ConfigError, NonFinite, NoScorableToken, PerimetryError
+from perimetry.measures.finite import all_finite
 from perimetry.sae.base import AbstractSAE
 from perimetry.shift.base import Evidence, LogitStats
 
 Side = Literal["right", "left"]
 
-__all__ = ["RUNS", "Capture", "Extractor", "Pass", "Prompt", "Side", "join_captures"]
-
-RUNS = 8
-"""Runs of the model, at most, that a batch is cut into so that it pads little."""
+__all__ = ["Capture", "Extractor", "Pass", "Prompt", "Side", "join_captures"]
 
 
 class Prompt(NamedTuple):
@@ -161,12 +158,8 @@ class Extractor:
         `logits` asks for all that a full pass gives, `foresight` for the last hidden state alone, which spares the
         vocabulary; without both the pass stops at the tap. Batches come longest first; `Capture.rows` says whose they are. Errors: `NonFinite` and `NoScorableToken`, naming the prompt.
         """
-        lengths = [len(p.encoded.ids) for p in prompts]
-        for rows in length_batches(lengths, batch_tokens):
-            parts = alike(lengths, rows, batch_tokens // RUNS)
-            yield join_captures(
-                [self._run(part, [prompts[i] for i in part], logits, foresight, side) for part in parts]
-            )
+        for runs in batch_runs([len(p.encoded.ids) for p in prompts], batch_tokens):
+            yield join_captures([self._run(rows, [prompts[i] for i in rows], logits, foresight, side) for rows in runs])
 
     def _run(
         self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, foresight: bool, side: Side
@@ -195,7 +188,7 @@ class Extractor:
         residual, full = found.residual.cpu(), found.full
         counts = scorable(residual, batch.countable, self.policy)
         acts = residual[counts]
-        if _broken(acts):
+        if not all_finite(acts):
             bad = int(counts.nonzero()[:, 0][~acts.isfinite().all(1)][0])
             raise NonFinite(
                 f"prompt {prompts[bad].id!r} gives NaN or infinite activations after block {self.tap.layer}; finite ones "
@@ -216,7 +209,7 @@ class Extractor:
             same = like is not None and torch.equal(like.prompt, owner) and torch.equal(like.positions, places)
             stats = like.logits if like is not None and same else _stats(full, ids, attention, where)
         ahead = None if full is None else full.foresight(attention, where).cpu()
-        if ahead is not None and _broken(ahead):
+        if ahead is not None and not all_finite(ahead):
             bad = int(owner[~ahead.isfinite().all(1)][0])
             raise NonFinite(
                 f"prompt {prompts[bad].id!r} gives NaN or infinity in the model's last hidden state; finite numbers are "
@@ -235,11 +228,6 @@ class Extractor:
             logits=stats,
             foresight=ahead,
         )
-
-
-def _broken(x: Tensor) -> bool:
-    """Whether anything is NaN or infinite; the sum of all tells in one pass, unless finite numbers overflow it."""
-    return not bool(x.sum(dtype=torch.float32).isfinite()) and not bool(x.isfinite().all())
 
 
 def _stats(full: TapLogits, ids: TokenIds, attention: Attention, where: TokenMask) -> LogitStats:

@@ -20,9 +20,9 @@ __all__ = ["KNN", "Cosine", "Nearest", "largest", "nearest", "unit"]
 _NEIGHBOURS: Final = 10
 _GROUP: Final = 16
 _FEW: Final = 32
+"""Up to so many the compiled kernel, which keeps a list of them, is fastest."""
 _ROWS: Final = 256
 """Rows of a product that is formed whole; they stay in the cache."""
-"""Up to so many the compiled kernel, which keeps a list of them, is fastest."""
 
 
 class Nearest(NamedTuple):
@@ -81,8 +81,9 @@ def nearest(
     if low_usable(product, top):
         (active,) = collect(product, top)
         # Only positive ones are listed; a row that has too few of them is done below.
-        full = active.offsets.diff() == k
-        listed = full.repeat_interleave(active.offsets.diff())
+        counts = active.offsets.diff()
+        full = counts == k
+        listed = full.repeat_interleave(counts)
         found.values[full], found.indices[full] = active.values[listed].view(-1, k), active.columns[listed].view(-1, k)
         left = (~full).nonzero()[:, 0]
     for rows in left.split(_ROWS):

@@ -5,11 +5,11 @@ from typing import final
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import alike, collate, length_batches
+from perimetry.activations.prompts import batch_runs, collate
 from perimetry.activations.site import Site
 from perimetry.activations.tap import read_layers, read_layers_with_logits
 from perimetry.errors import ConfigError, ModelMismatch
-from perimetry.shift.evidence import RUNS, Capture, Extractor, Pass, Prompt, Side, join_captures
+from perimetry.shift.evidence import Capture, Extractor, Pass, Prompt, Side, join_captures
 
 __all__ = ["SameTap", "Taps", "tap_names"]
 
@@ -83,11 +83,9 @@ class Taps:
         side: Side = "right",
     ) -> Iterator[tuple[Capture, ...]]:
         """As `Extractor.capture`, but each batch gives a capture of every tap, all from the same forward pass."""
-        lengths = [len(p.encoded.ids) for p in prompts]
-        for rows in length_batches(lengths, batch_tokens):
-            parts = alike(lengths, rows, batch_tokens // RUNS)
-            runs = [self._run(part, [prompts[i] for i in part], logits, foresight, side) for part in parts]
-            yield tuple(join_captures(captures) for captures in zip(*runs, strict=True))
+        for runs in batch_runs([len(p.encoded.ids) for p in prompts], batch_tokens):
+            found = [self._run(rows, [prompts[i] for i in rows], logits, foresight, side) for rows in runs]
+            yield tuple(join_captures(captures) for captures in zip(*found, strict=True))
 
     def _run(
         self, rows: Sequence[int], prompts: Sequence[Prompt], logits: bool, foresight: bool, side: Side

@@ -1,6 +1,5 @@
 """What is fitted before the steps: scales and first centre."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from perimetry.axes import Acts, ModelBias
 from perimetry.errors import NonFinite, TooFewSamples
+from perimetry.measures.finite import all_finite
 
 __all__ = ["fit_centre", "fit_scale", "fit_scales", "geometric_median", "require_finite", "scale_row"]
 
@@ -16,11 +16,8 @@ FLOOR = 1e-6
 
 def require_finite(acts: Acts, what: str) -> None:
     """Raise `NonFinite` when a row holds NaN or infinity."""
-    # The sum is one number of one pass; it is finite only where all are, save for overflow, which the rows then decide.
-    if math.isfinite(float(acts.sum())):
-        return
-    bad = int((~torch.isfinite(acts).all(dim=1)).sum())
-    if bad:
+    if not all_finite(acts):
+        bad = int((~torch.isfinite(acts).all(dim=1)).sum())
         raise NonFinite(
             f"{what}: {bad} of {acts.shape[0]} activation rows hold NaN or infinity; finite ones are wanted; run the "
             "model in bfloat16 or float32 instead of float16, or choose an earlier layer"

@@ -28,7 +28,7 @@ DEEP = WorldConfig(
 
 
 def dense(fired: Fired, features: int) -> torch.Tensor:
-    out = torch.zeros(fired.count, features)
+    out = torch.zeros(fired.total, features)
     out[fired.tokens, fired.features] = fired.values
     return out
 
@@ -144,7 +144,7 @@ def test_held_out_blocks_are_the_same_however_many_there_are() -> None:
     world = known_world()
     one, many = list(world.held_out(1)), list(world.held_out(3))
     assert all(torch.equal(a, b) for a, b in zip(one[0][:3], many[0][:3], strict=True))
-    assert {block.count for block in many} == {BLOCK}
+    assert {block.total for block in many} == {BLOCK}
     assert not torch.equal(many[0].values[:20], many[1].values[:20])
     assert not torch.equal(next(world.held_out(1, seed=1)).values[:20], one[0].values[:20])
 

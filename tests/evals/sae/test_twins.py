@@ -38,7 +38,7 @@ def test_a_permuted_copy_is_matched_with_one(n: int, seed: int) -> None:
     order = torch.randperm(n, generator=generator(seed + 1))
     found = direction_twins(first, 3 * first[order])
     assert found.likeness.tolist() == pytest.approx([1] * n)
-    assert order[found.index].tolist() == list(range(n))
+    assert order[found.match].tolist() == list(range(n))
     assert assigned_cosines(first, first[order]).tolist() == pytest.approx([1] * n)
 
 
@@ -50,7 +50,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = direction_twins(first, second), firing_twins(*map(firing, dense), least=1)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.likeness, other.likeness)
-        assert one.index.tolist() == other.index.tolist()
+        assert one.match.tolist() == other.match.tolist()
 
 
 def test_the_opposite_direction_is_no_twin() -> None:
@@ -61,7 +61,7 @@ def test_the_opposite_direction_is_no_twin() -> None:
 def test_no_partner_is_given_twice() -> None:
     first = torch.eye(4)[:3]
     second = torch.stack([torch.eye(4)[0], torch.eye(4)[0] + 0.1 * torch.eye(4)[1]])
-    assert direction_twins(second, first).index.tolist() == [0, 0]
+    assert direction_twins(second, first).match.tolist() == [0, 0]
     assert float(assigned_cosines(first, second).sum()) < float(direction_twins(second, first).likeness.sum())
     assert assigned_cosines(first, second).numel() == 2 == assigned_cosines(second, first).numel()
 
@@ -82,8 +82,8 @@ def test_correlation_is_that_of_numpy() -> None:
     found = firing_twins(firing(one), firing(two), least=5)
     table = np.corrcoef(one.double().numpy(), two.double().numpy(), rowvar=False)[:8, 8:]
     assert found.likeness.tolist() == pytest.approx(table.max(1).clip(0).tolist())
-    assert found.index.tolist() == table.argmax(1).tolist()
-    assert int(found.index[2]) == 4
+    assert found.match.tolist() == table.argmax(1).tolist()
+    assert int(found.match[2]) == 4
 
 
 def test_rare_and_constant_latents_are_nobodys_twin() -> None:

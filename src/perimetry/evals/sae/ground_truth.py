@@ -90,10 +90,14 @@ def recipe_of(sae: AbstractSAE) -> Recipe:
     return Recipe(sae.architecture, options, None if k is None else int(k))
 
 
-@lru_cache(maxsize=2)
 def drawn_world(config: WorldConfig) -> World:
     """The world of a config; making the published one takes minutes, so the last two are kept."""
-    return World(config)
+    return _drawn(config.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _drawn(config: str) -> World:
+    return World(WorldConfig.model_validate_json(config))
 
 
 @final

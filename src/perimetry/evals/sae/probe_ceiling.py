@@ -20,7 +20,7 @@ PEAK_LR = 0.1
 
 
 def _truth(fired: Fired, column_of: Tensor, count: int) -> Tensor:
-    labels = torch.zeros(fired.count, count)
+    labels = torch.zeros(fired.total, count)
     columns = column_of[fired.features]
     wanted = columns >= 0
     labels[fired.tokens[wanted], columns[wanted]] = 1

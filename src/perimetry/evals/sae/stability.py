@@ -157,10 +157,10 @@ class Stability(TextEvaluation):
 
     def _firing(self, first: Firing, second: Firing, case: str) -> list[Units]:
         fires = first.fires()
-        enough = (fires >= self.least_fires) & (fires < first.count)
+        enough = (fires >= self.least_fires) & (fires < first.total)
         if int(enough.sum()) < 1:
             raise TooFewSamples(
-                f"no latent fires at {self.least_fires} or more of {first.count} tokens without firing at all of them; wanted one; give more text, lower "
+                f"no latent fires at {self.least_fires} or more of {first.total} tokens without firing at all of them; wanted one; give more text, lower "
                 "least_fires, or set firing to false"
             )
         names = [name for name, kept in zip(_names(first.width), enough.tolist(), strict=True) if kept]

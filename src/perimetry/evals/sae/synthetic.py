@@ -39,12 +39,12 @@ class Fired(NamedTuple):
     """Feature that fires there."""
     values: PerEntry
     """Its magnitude, above 0."""
-    count: int
+    total: int
     """Number of tokens, those without a feature included."""
 
     def keep(self, mask: Bool[Tensor, " entry"]) -> "Fired":
         """The entries where `mask` is true; tokens stay as many."""
-        return Fired(self.tokens[mask], self.features[mask], self.values[mask], self.count)
+        return Fired(self.tokens[mask], self.features[mask], self.values[mask], self.total)
 
 
 def mixed_seed(*parts: object) -> int:
@@ -172,8 +172,11 @@ class World:
         for start in range(0, count, BLOCK):
             found = self._block(min(BLOCK, count - start), source)
             parts.append(found._replace(tokens=found.tokens + start))
-        columns = zip(*[(part.tokens, part.features, part.values) for part in parts], strict=True)
-        return Fired(*[torch.cat(column) for column in columns], count)
+        tokens, features, values = (
+            torch.cat(column)
+            for column in zip(*[(part.tokens, part.features, part.values) for part in parts], strict=True)
+        )
+        return Fired(tokens, features, values, count)
 
     def _block(self, count: int, source: torch.Generator) -> Fired:
         shared = torch.randn(count, self.config.correlation_rank, generator=source)
@@ -201,7 +204,7 @@ class World:
         at, child = fires.nonzero(as_tuple=True)
         scale = above.values[at] / self.magnitudes[above.features[at]]
         scale = scale if self.config.scaled_children else torch.ones_like(scale)
-        return self._seen(above.tokens[at], children[at, child], scale, above.count, source)
+        return self._seen(above.tokens[at], children[at, child], scale, above.total, source)
 
     def _seen(self, tokens: Tensor, features: Tensor, scale: Tensor, count: int, source: torch.Generator) -> Fired:
         noise = torch.randn(features.shape[0], generator=source) * self.spreads[features]
@@ -210,7 +213,7 @@ class World:
 
     def mix(self, fired: Fired) -> Acts:
         """The tokens that these features make: sum of magnitude times direction, plus the bias."""
-        ends = torch.searchsorted(fired.tokens, torch.arange(fired.count))
+        ends = torch.searchsorted(fired.tokens, torch.arange(fired.total))
         summed = embedding_bag(
             fired.features, self.directions, ends, mode="sum", per_sample_weights=fired.values.to(self.directions.dtype)
         )

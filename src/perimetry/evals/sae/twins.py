@@ -44,7 +44,7 @@ class Twins(NamedTuple):
 
     likeness: PerLatent
     """Cosine or correlation, float64."""
-    index: Int[Tensor, " d_sae"]
+    match: Int[Tensor, " d_sae"]
     """Which latent of the second; the first of equals."""
 
 
@@ -55,7 +55,7 @@ class Firing(NamedTuple):
     """Token of each firing."""
     latents: Int[Tensor, " entry"]
     """Latent of each firing."""
-    count: int
+    total: int
     """Tokens in all."""
     width: int
     """Latents in all."""
@@ -66,16 +66,16 @@ class Firing(NamedTuple):
 
     def rates(self) -> PerLatent:
         """Share of tokens at which each latent fires, float64."""
-        return self.fires().double() / max(1, self.count)
+        return self.fires().double() / max(1, self.total)
 
     def shuffled(self, seed: int) -> "Firing":
         """The same latents as often, at tokens that say nothing: what chance gives."""
-        return self._replace(tokens=torch.randperm(self.count, generator=generator(seed))[self.tokens])
+        return self._replace(tokens=torch.randperm(self.total, generator=generator(seed))[self.tokens])
 
     def matrix(self) -> csr_matrix:
         """Ones at the firings, a row a token."""
         ones = np.ones(self.tokens.numel())
-        return csr_matrix((ones, (self.tokens.numpy(), self.latents.numpy())), shape=(self.count, self.width))
+        return csr_matrix((ones, (self.tokens.numpy(), self.latents.numpy())), shape=(self.total, self.width))
 
 
 def _unit(rows: Decoder) -> Float[Tensor, "d_sae d_model"]:
@@ -102,7 +102,7 @@ def direction_twins(first: First, second: Second) -> Twins:
 
     Errors: `WidthMismatch`.
 
-    >>> direction_twins(torch.eye(2), torch.tensor([[0.0, 2.0], [1.0, 0.0]])).index.tolist()
+    >>> direction_twins(torch.eye(2), torch.tensor([[0.0, 2.0], [1.0, 0.0]])).match.tolist()
     [1, 0]
     """
     _require_same_width(first, second)
@@ -134,13 +134,13 @@ def firing_twins(first: Firing, second: Firing, least: int) -> Twins:
     >>> one = Firing(torch.tensor([0, 1]), torch.tensor([0, 0]), 4, 1)
     >>> two = Firing(torch.tensor([2, 0, 1]), torch.tensor([0, 1, 1]), 4, 2)
     >>> firing_twins(one, two, 1)
-    Twins(likeness=tensor([1.], dtype=torch.float64), index=tensor([1]))
+    Twins(likeness=tensor([1.], dtype=torch.float64), match=tensor([1]))
     """
-    if first.count != second.count:
+    if first.total != second.total:
         raise UsageError(
-            f"{first.count} and {second.count} tokens were read; firing is compared on the same tokens; read the same"
+            f"{first.total} and {second.total} tokens were read; firing is compared on the same tokens; read the same"
         )
-    n, a, b = first.count, first.fires().double().numpy(), second.fires().double().numpy()
+    n, a, b = first.total, first.fires().double().numpy(), second.fires().double().numpy()
     spread_a, spread_b = np.sqrt(a * (n - a)), np.sqrt(b * (n - b))
     usable = (b >= least) & (spread_b > 0)
     mine, other = first.matrix().T.tocsr(), second.matrix().tocsr()
@@ -212,20 +212,20 @@ def feature_diff(first: Latents, second: Latents, least: float) -> FeatureDiff:
                 f"{one.name!r} has {len(one.decoder)} latents and {one.rates.numel()} rates; give one rate a latent"
             )
     there, back = direction_twins(first.decoder, second.decoder), direction_twins(second.decoder, first.decoder)
-    mutual = back.index[there.index] == torch.arange(len(first.decoder))
+    mutual = back.match[there.match] == torch.arange(len(first.decoder))
 
     def row(kind: Kind, i: int, j: int, cosine: float) -> FeatureRow:
         names = f"{first.name}/{i}", f"{second.name}/{j}"
         return FeatureRow(kind, *names, cosine, float(first.rates[i]), float(second.rates[j]))
 
     rows: dict[Kind, list[FeatureRow]] = {"only first": [], "only second": [], "shared": [], "near": []}
-    for i, (cosine, j) in enumerate(zip(there.likeness.tolist(), there.index.tolist(), strict=True)):
+    for i, (cosine, j) in enumerate(zip(there.likeness.tolist(), there.match.tolist(), strict=True)):
         kind: Kind = "only first" if cosine < least else "shared" if bool(mutual[i]) else "near"
         rows[kind].append(row(kind, i, j, cosine))
-    for j, (cosine, i) in enumerate(zip(back.likeness.tolist(), back.index.tolist(), strict=True)):
+    for j, (cosine, i) in enumerate(zip(back.likeness.tolist(), back.match.tolist(), strict=True)):
         if cosine < least:
             rows["only second"].append(row("only second", i, j, cosine))
-        elif int(there.index[i]) != j:
+        elif int(there.match[i]) != j:
             rows["near"].append(row("near", i, j, cosine))
     rows["shared"].sort(key=lambda shared: -abs(shared.change))
     return FeatureDiff([found for kind in rows.values() for found in kind])

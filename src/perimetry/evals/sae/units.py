@@ -70,8 +70,8 @@ class Units(NamedTuple):
     @classmethod
     def of_json(cls, plain: dict[str, Any]) -> "Units":
         """The units that `to_json` was taken from."""
-        sums = [torch.tensor(plain[name], dtype=torch.float64) for name in ("over", "under")]
-        return cls(Cell(**plain["cell"]), tuple(plain["names"]), *sums, plain["complement"])
+        over, under = (torch.tensor(plain[name], dtype=torch.float64) for name in ("over", "under"))
+        return cls(Cell(**plain["cell"]), tuple(plain["names"]), over, under, plain["complement"])
 
 
 def ratios(cell: Cell, names: Sequence[str], over: Tensor, under: Tensor, *, complement: bool = False) -> Units:
