@@ -32,7 +32,7 @@ from perimetry.pipeline.study_config import (
 )
 from perimetry.pipeline.study_measure import StudyRow, study_suites
 from perimetry.pipeline.study_meters import Bench, meter_folder, meters_of
-from perimetry.pipeline.study_saes import Cell, StudySAE
+from perimetry.pipeline.study_saes import Cell, StudySAE, load_trained
 from perimetry.report import parse_results
 from perimetry.report.schema_study import parse_study
 from perimetry.runtime import Runtime
@@ -342,3 +342,21 @@ def test_results_and_report(whole: Whole) -> None:
         assert {"estimate", "low", "high", "seed", "method", "n_pairs"} <= set(row)
     assert {"title", "version", "hardware", "date", "command", "configuration", "rule"} <= set(whole.results)
     assert (whole.out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_masked_architectures_learn_from_masked_text(values: dict[str, Any], tmp_path: Path) -> None:
+    few = {"architectures": ["batchtopk", "masked-batchtopk"], "layers": [0], "seeds": [0]}
+    results, said = run(build(StudyConfig, values | few, "test"), tmp_path)
+    assert {s["architecture"] for s in results["saes"]} == set(few["architectures"])
+    assert {c["architecture"] for c in results["cells"]} == {"", *few["architectures"]}
+    infos = [load_trained(tmp_path, StudySAE(Cell(0, name, 64), 0)).info for name in few["architectures"]]
+    assert infos[0].masking == {}
+    assert infos[1].masking == build(StudyConfig, values, "test").masking.model_dump(mode="json")
+    assert infos[1].digest != infos[0].digest
+    stores = [
+        json.loads((tmp_path / name / "layer-00" / "manifest.json").read_text()) for name in ("store", "store-masked")
+    ]
+    assert stores[0] != stores[1]
+    assert any("2 SAEs after 1 blocks" in line for line in said)
+    _, again = run(build(StudyConfig, values | few, "test"), tmp_path)
+    assert not [line for line in again if "fitting" in line]

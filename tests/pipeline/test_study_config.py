@@ -31,7 +31,7 @@ def test_presets_are_whole_configurations() -> None:
         assert build(StudyConfig, made.model_dump(mode="json"), name) == made, "a written configuration reads as itself"
     full = StudyConfig()
     assert full.layers == (6, 12, 18, 24)
-    assert full.architectures == ("batchtopk", "jumprelu", "standard", "matryoshka")
+    assert full.architectures == ("batchtopk", "jumprelu", "standard", "matryoshka", "masked-batchtopk")
     assert (full.widths, full.seeds, full.recipe.tokens, full.recipe.k) == ((2304,), (0, 1), 300_000, 40)
 
 
@@ -70,6 +70,7 @@ def test_suites_that_share_prompts_are_refused() -> None:
         ({"by_architecture": {"standard": {"seed": 3}}}, "the recipe names seed; name it in seeds"),
         ({"widths": [16], "recipe": {"k": 40}}, "k = 40 exceeds width = 16; give a smaller k"),
         ({"layers": []}, "layers = "),
+        ({"masking": {"variant": "denoising"}}, "needs masked and clean activations side by side"),
         ({"layer": [3]}, "unknown key 'layer'; the nearest key is 'layers'"),
     ],
 )
@@ -90,3 +91,12 @@ def test_a_recipe_an_architecture() -> None:
     one, other = config.recipe_of("standard", 64, 3), config.recipe_of("topk", 96, 4)
     assert (one.architecture, one.width, one.seed, one.sparsity, one.k) == ("standard", 64, 3, 0.5, 40)
     assert (other.architecture, other.width, other.seed, other.sparsity) == ("topk", 96, 4, None)
+
+
+def test_masked_architectures_share_the_recipe_of_the_plain_one() -> None:
+    own = {"topk": {"k": 7, "tokens": 5000}, "masked-topk": {"k": 9}}
+    config = study(architectures=["topk", "masked-topk"], by_architecture=own, masking={"probability": 0.2})
+    plain, masked = config.recipe_of("topk", 64, 3), config.recipe_of("masked-topk", 64, 3)
+    assert masked == plain.model_copy(update={"k": 9})
+    with pytest.raises(UnknownName, match=r"architecture 'batchtop'.*'batchtopk'"):
+        study(architectures=["masked-batchtop"])

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from perimetry.activations.masking import Masking, require_plain
 from perimetry.config import Config
 from perimetry.errors import UnknownName
 from perimetry.pipeline.bench_suites import PROMPT_SUITES, TEST_SPLIT
@@ -16,6 +17,7 @@ from perimetry.train import TrainConfig
 __all__ = [
     "CLEAN_SUITES",
     "FIT_SPLIT",
+    "MASKED",
     "PRESETS",
     "TEST_SPLIT",
     "TRAIN_SPLIT",
@@ -32,6 +34,8 @@ VALIDATION_SPLIT = (0.9, 0.95)
 """That of which the suites are made on which the choice is made; the rest, `TEST_SPLIT`, confirms it."""
 CLEAN_SUITES = frozenset(SUITES) - PROMPT_SUITES
 """Suites made of clean documents alone: only these can be made twice without a text in common."""
+MASKED = "masked-"
+"""In front of an architecture: trained on masked text."""
 OWN = ("architecture", "seed", "width")
 
 
@@ -44,8 +48,11 @@ class StudyConfig(Config):
     """Clean text: asset name, .jsonl or folder; split by document into training, fitting, validation and test."""
     layers: tuple[NonNegativeInt, ...] = Field(default=(6, 12, 18, 24), min_length=1)
     """Blocks whose output is read, from 0."""
-    architectures: tuple[str, ...] = Field(default=("batchtopk", "jumprelu", "standard", "matryoshka"), min_length=1)
-    """Names in `ARCHITECTURES` that read the output of one block and give it back."""
+    architectures: tuple[str, ...] = Field(
+        default=("batchtopk", "jumprelu", "standard", "matryoshka", "masked-batchtopk"), min_length=1
+    )
+    """Names in `ARCHITECTURES` that read the output of one block and give it back; with `masked-` in front, those trained on
+    text of which tokens are replaced by `masking`, such as `masked-batchtopk`."""
     widths: tuple[PositiveInt, ...] = Field(default=(2304,), min_length=1)
     """Latents of the SAEs."""
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
@@ -55,7 +62,9 @@ class StudyConfig(Config):
     recipe: TrainConfig = TrainConfig(k=40, tokens=300_000, lr=1e-3)
     """How every SAE is trained; architecture, width and seed are not said here."""
     by_architecture: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Fields of the recipe that an architecture has of its own, by its name."""
+    """Fields of the recipe that an architecture has of its own, by its name; masked, those of the plain one and then its own."""
+    masking: Masking = Masking()
+    """How the text of masked architectures is masked; meters are fitted and everything is measured on text as it is."""
     meter: MeterConfig = MeterConfig(
         profile_tokens=60_000, calibration_prompts=60, words_high=150, groups=1, minimum=19, bank=4096
     )
@@ -93,9 +102,10 @@ class StudyConfig(Config):
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} = {list(given)} names one twice; name each once")
         for name in (*self.architectures, *self.by_architecture):
-            if name not in ARCHITECTURES:
-                raise UnknownName("architecture", name, ARCHITECTURES)
-            if ARCHITECTURES[name].reads != "one":
+            plain = name.removeprefix(MASKED)
+            if plain not in ARCHITECTURES:
+                raise UnknownName("architecture", plain, ARCHITECTURES)
+            if ARCHITECTURES[plain].reads != "one":
                 raise ValueError(
                     f"{name} reads several places or writes another; give one of one place, such as batchtopk"
                 )
@@ -107,6 +117,7 @@ class StudyConfig(Config):
                     f"suite {name} is made of prompts, which validation and test would share; give one made of clean text, "
                     f"such as {' or '.join(sorted(CLEAN_SUITES)[-2:])}"
                 )
+        require_plain(self.masking, "perimetry train")
         if self.seed == self.test_seed:
             raise ValueError(f"seed and test_seed are both {self.seed}; give two, so that no draw is made twice")
         self._recipes()
@@ -124,9 +135,11 @@ class StudyConfig(Config):
                 self.recipe_of(architecture, width, self.seeds[0])
 
     def recipe_of(self, architecture: str, width: int, seed: int) -> TrainConfig:
-        """How one SAE of the study is trained. Errors: those of `TrainConfig`."""
-        own = {**self.by_architecture.get(architecture, {}), "architecture": architecture, "width": width, "seed": seed}
-        return TrainConfig.model_validate(self.recipe.model_dump() | own)
+        """How one SAE of the study is trained, on whichever text. Errors: those of `TrainConfig`."""
+        plain = architecture.removeprefix(MASKED)
+        own = self.by_architecture.get(plain, {}) | self.by_architecture.get(architecture, {})
+        named = {"architecture": plain, "width": width, "seed": seed}
+        return TrainConfig.model_validate(self.recipe.model_dump() | own | named)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perimetry.activations.masking import Masking
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.store import HarvestConfig, harvest
 from perimetry.artifact import MANIFEST
 from perimetry.assets import Document
-from perimetry.pipeline.study_config import StudyConfig
+from perimetry.pipeline.study_config import MASKED, StudyConfig
 from perimetry.pipeline.training import describe_source
 from perimetry.sae.formats import LoadedSAE, load_sae
 from perimetry.train import Job, View, train_jobs
@@ -32,7 +33,7 @@ class Cell(NamedTuple):
     layer: int
     """Block whose output is read."""
     architecture: str
-    """Of the SAE; empty where none is read."""
+    """Of the SAE, `masked-` in front where it was trained on masked text; empty where none is read."""
     width: int
     """Latents of the SAE; 0 where none is read."""
 
@@ -107,12 +108,35 @@ def quality_of(out: Path, sae: StudySAE) -> Quality:
 def train_layers(
     config: StudyConfig, lm: LanguageModel, documents: Sequence[Document], out: Path, *, progress: bool
 ) -> None:
-    """Train every SAE of the study that is not there yet; all layers are harvested in one run of the model.
+    """Train every SAE of the study that is not there yet; all layers are harvested in one run of the model, and in another one
+    where SAEs learn from masked text.
 
     Layer after layer, all SAEs of one on the same batches. Killed, the same call goes on from the last checkpoints.
     Errors: those of `harvest` and `train_jobs`.
     """
-    wanted = {layer: [sae for chunk in chunks_of(config, layer) for sae in chunk] for layer in config.layers}
+    for masking in (None, config.masking):
+        _train_on(config, masking, lm, documents, out, progress=progress)
+
+
+def _train_on(
+    config: StudyConfig,
+    masking: Masking | None,
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    out: Path,
+    *,
+    progress: bool,
+) -> None:
+    """Train those that learn from text masked in this way, or from text as it is."""
+    wanted = {
+        layer: [
+            sae
+            for chunk in chunks_of(config, layer)
+            for sae in chunk
+            if sae.cell.architecture.startswith(MASKED) == (masking is not None)
+        ]
+        for layer in config.layers
+    }
     missing = [
         layer
         for layer, saes in wanted.items()
@@ -126,10 +150,13 @@ def train_layers(
         tokens=recipe.tokens + recipe.threshold_tokens,
         context=config.context,
         batch_rows=max(1, 4096 // config.context),
+        masking=masking,
     )
-    stores = harvest(lm, missing, documents, out / "store", settings, progress=progress)
+    folder = out / ("store" if masking is None else "store-masked")
+    stores = harvest(lm, missing, documents, folder, settings, progress=progress)
     for layer in missing:
         info = describe_source(lm, layer, stores[layer], config.text, config.context)
+        info |= {} if masking is None else {"masking": masking.model_dump(mode="json")}
         jobs = [_job(config, sae, info, out) for sae in wanted[layer]]
         train_jobs(jobs, stores[layer], progress=progress)
 
