@@ -20,7 +20,7 @@ from perimetry.sae.slots import by_slot, order_codes
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.base import Forward, Losses, Objective, Penalty, Plain, Terms
 from perimetry.sae.steps.dense import dense_aux
-from perimetry.sae.steps.products import decode
+from perimetry.sae.steps.products import decode_slots
 from perimetry.sae.steps.select import AboveCut, Collector, PreActivations, collect
 from perimetry.sae.terms.smooth import dense_smooth
 
@@ -143,11 +143,8 @@ class AffineSAE(AbstractSAE):
             raise WidthMismatch(
                 f"codes of width {codes.width} for an SAE of {self.d_sae} latents; decode with the SAE that encoded"
             )
-        tokens, slots = codes.indices.shape
-        offsets = torch.arange(0, tokens * slots + 1, max(1, slots), device=codes.indices.device)
-        values = codes.values.reshape(-1).to(self.W_dec.dtype)
-        active = Active(offsets, codes.indices.reshape(-1), values, codes.width)
-        return decode(active.keep(values != 0), self.W_dec.detach()) + self.b_dec.detach()
+        values = codes.values.to(self.W_dec.dtype)
+        return decode_slots(codes.indices, values, self.W_dec.detach()) + self.b_dec.detach()
 
     @classmethod
     @abstractmethod

@@ -17,7 +17,7 @@ from perimetry.sae.base import AbstractSAE, Codes, SAEState
 from perimetry.sae.slots import order_codes
 from perimetry.sae.steps.active import Active, ByColumn
 from perimetry.sae.steps.base import Losses
-from perimetry.sae.steps.products import decode, dense_above, sampled, transposed
+from perimetry.sae.steps.products import decode, decode_slots, dense_above, sampled, transposed
 from perimetry.sae.steps.sparse import aux_weight
 
 __all__ = [
@@ -134,10 +134,7 @@ def decode_codes(codes: Codes, weights: Decoder, bias: ModelBias | None = None) 
         raise WidthMismatch(
             f"codes of width {codes.width} for an SAE of {weights.shape[0]} latents; decode with the SAE that encoded"
         )
-    tokens, slots = codes.indices.shape
-    offsets: Int[Tensor, " token_plus_1"] = torch.arange(0, tokens * slots + 1, slots, device=codes.indices.device)
-    values = codes.values.reshape(-1).to(weights.dtype)
-    found = decode(Active(offsets, codes.indices.reshape(-1), values, codes.width).keep(values != 0), weights.detach())
+    found = decode_slots(codes.indices, codes.values.to(weights.dtype), weights.detach())
     return found if bias is None else found + bias.detach()
 
 

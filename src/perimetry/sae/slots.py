@@ -5,6 +5,7 @@ from torch import Tensor
 
 from perimetry.axes import Latents
 from perimetry.sae.base import Codes
+from perimetry.sae.steps import native
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.select import from_mask
 
@@ -29,9 +30,11 @@ def fire_above(pre: Latents, cut: Tensor) -> tuple[Tensor, Tensor]:
 
 def by_slot(active: Active) -> tuple[Tensor, Tensor]:
     """Values and latents (token, slot) of positive entries: values descending, equal ones by ascending latent, (0, 0) last."""
-    counts, rows = active.offsets.diff(), active.rows()
     # A top-k as wide as the busiest token would sort that much for every token; most have far fewer.
-    slots = max(1, int(counts.max()))
+    slots = max(1, int(active.offsets.diff().max()))
+    if native.usable(active.values):
+        return native.by_slot(active.offsets.contiguous(), active.columns.contiguous(), active.values, slots)
+    rows = active.rows()
     place = torch.arange(active.entries, device=rows.device) - active.offsets[:-1][rows]
     values = active.values.new_zeros(active.tokens, slots)
     columns = torch.zeros(active.tokens, slots, dtype=torch.int64, device=rows.device)

@@ -80,7 +80,7 @@ def conformal_p(calibration: Float[Tensor, " n"], scores: PerPrompt, *, two_side
     >>> conformal_p(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 9.0]))
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
-    n = calibration.numel()
+    n, scores = calibration.numel(), scores.contiguous()
     above = n - torch.searchsorted(calibration, scores, side="left")
     p = (1 + above).double() / (n + 1)
     if two_sided:

@@ -21,6 +21,8 @@ __all__ = ["FallaciousF2"]
 _NEIGHBOURS: Final = 16
 _DIRECTIONS: Final = 64
 _PRIOR: Final = 20.0
+_ROWS: Final = 4096
+"""Tokens at a time; the search rounds the sample anew for each."""
 
 
 @final
@@ -95,4 +97,4 @@ class FallaciousF2(TensorDetector):
         def part(rows: Tensor) -> Tensor:
             return self.false_slots(evidence, rows).sum(1).to(torch.float32)
 
-        return by_rows(part, evidence.tokens.shape[0])
+        return by_rows(part, evidence.tokens.shape[0], rows=_ROWS)

@@ -4,6 +4,7 @@ Every pooling is normalised for length; none is a sum. A prompt's result depends
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -123,10 +124,10 @@ class Grid(NamedTuple):
         lengths = torch.bincount(prompt, minlength=n_prompts)
         return cls(torch.arange(int(lengths.max()) if n_prompts else 0) < lengths[:, None], lengths)
 
-    def fill(self, scores: PerToken) -> Float[Tensor, "prompt seq"]:
+    def fill(self, scores: Float[Tensor, "score token"]) -> Float[Tensor, "score prompt seq"]:
         """Scores per token in their places, 0 elsewhere; in float64."""
-        table = torch.zeros(self.held.shape, dtype=torch.float64)
-        table[self.held] = scores.double()
+        table = torch.zeros(scores.shape[0], *self.held.shape, dtype=torch.float64)
+        table[:, self.held] = scores.double()
         return table
 
 
@@ -149,44 +150,49 @@ def pool(
     (tensor([2., 5.]), tensor([3., 5.]))
     """
     grid = Grid.of(prompt, n_prompts)
-    return pool_filled(grid.fill(scores), grid, how, reference)
+    return pool_filled(grid.fill(scores[None]), grid, how, [reference])[0]
 
 
 def pool_filled(
-    table: Float[Tensor, "prompt seq"], grid: Grid, how: str, reference: Reference | None = None
-) -> PerPrompt:
-    """`pool` of scores that lie in their grid already. Errors: as `pool`."""
+    table: Float[Tensor, "score prompt seq"], grid: Grid, how: str, references: Sequence[Reference | None]
+) -> Float[Tensor, "score prompt"]:
+    """`pool` of several scores that lie in their grid already, each with its reference. Errors: as `pool`."""
     held, lengths = grid
     if how not in POOLINGS:
         raise UnknownName("pooling", how, POOLINGS)
     if how == "mean":
-        return (table.sum(1) / lengths).float()
+        return (table.sum(2) / lengths).float()
     if how == "top10":
         return _top_share(table, held, lengths).float()
     if how == "max":
         return _largest_window(table, lengths).float()
-    if reference is None:
+    known = [(reference.mean, reference.deviation) for reference in references if reference is not None]
+    if len(known) < table.shape[0]:
         raise UsageError("the cusum pooling needs the clean mean and deviation of the scores; give it a Reference")
-    steps = ((table - reference.mean) / reference.deviation - _DRIFT).masked_fill(~held, 0.0)
-    walk = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
+    mean, deviation = torch.tensor(known, dtype=torch.float64).view(-1, 2, 1, 1).unbind(1)
+    steps = ((table - mean) / deviation - _DRIFT).masked_fill(~held, 0.0)
+    walk = torch.nn.functional.pad(steps.cumsum(2), (1, 0))
     # max(0, S + step) unrolled: the walk minus its running minimum.
-    height = (walk - walk.cummin(1).values).amax(1)
+    height = (walk - walk.cummin(2).values).amax(2)
     return (height / lengths.double().log1p()).float()
 
 
 def _top_share(
-    table: Float[Tensor, "prompt seq"], held: Bool[Tensor, "prompt seq"], lengths: Int[Tensor, " prompt"]
-) -> Float[Tensor, " prompt"]:
+    table: Float[Tensor, "score prompt seq"], held: Bool[Tensor, "prompt seq"], lengths: Int[Tensor, " prompt"]
+) -> Float[Tensor, "score prompt"]:
     wanted = (lengths.double() * _SHARE).ceil().clamp_min(1)
-    ranked = table.masked_fill(~held, -torch.inf).sort(1, descending=True).values
-    chosen = torch.arange(table.shape[1]) < wanted[:, None]
-    return torch.where(chosen, ranked, 0.0).sum(1) / wanted
+    most = int(wanted.max()) if wanted.numel() else 0
+    ranked = table.masked_fill(~held, -torch.inf).topk(most, dim=2).values
+    chosen = torch.arange(most) < wanted[:, None]
+    return torch.where(chosen, ranked, 0.0).sum(2) / wanted
 
 
-def _largest_window(table: Float[Tensor, "prompt seq"], lengths: Int[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+def _largest_window(
+    table: Float[Tensor, "score prompt seq"], lengths: Int[Tensor, " prompt"]
+) -> Float[Tensor, "score prompt"]:
     width = lengths.clamp_max(_WINDOW)
     # Short prompts have one window, all of them; windows that would run over the end are masked.
     longer = torch.nn.functional.pad(table, (0, _WINDOW - 1))
-    windows = longer.unfold(1, _WINDOW, 1).sum(2) / width[:, None]
-    start = torch.arange(table.shape[1])
-    return windows.masked_fill(start > (lengths - width)[:, None], -torch.inf).amax(1)
+    windows = longer.unfold(2, _WINDOW, 1).sum(3) / width[:, None]
+    start = torch.arange(table.shape[2])
+    return windows.masked_fill(start > (lengths - width)[:, None], -torch.inf).amax(2)

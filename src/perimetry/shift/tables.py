@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from perimetry.axes import PerPrompt
+from perimetry.axes import PerPrompt, PerToken
 from perimetry.sae.base import AbstractSAE
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector, Evidence
 from perimetry.shift.evidence import Capture
 from perimetry.shift.features import pooled_codes
-from perimetry.shift.pooling import Grid, Reference, ScoreName, parse_score, pool_filled, score_names
+from perimetry.shift.pooling import POOLINGS, Grid, Reference, ScoreName, parse_score, pool_filled, score_names
 
 __all__ = ["LEVELS", "all_score_names", "score_table", "score_tables", "share_detectors"]
 
@@ -30,24 +30,31 @@ def score_table(
     references: dict[str, Reference],
 ) -> dict[str, PerPrompt]:
     """The pooled scores of some prompts by name; a detector is run once however many of its poolings are asked for."""
-    wanted: dict[str, list[ScoreName]] = {}
-    for name in names:
-        parsed = parse_score(name, LEVELS)
-        wanted.setdefault(parsed.detector, []).append(parsed)
-    table: dict[str, PerPrompt] = {}
-    grid = Grid.of(evidence.prompt, evidence.n_prompts)
-    if any(DETECTORS[name].reads_pooled for name in wanted):
+    wanted = [parse_score(name, LEVELS) for name in names]
+    if any(DETECTORS[one.detector].reads_pooled for one in wanted):
         evidence = evidence._replace(pooled=pooled_codes(evidence))
-    for detector, parses in wanted.items():
-        raw = normal_detectors[detector].score(evidence)
-        if LEVELS[detector] == "prompt":
-            table[detector] = raw
-            continue
-        filled = grid.fill(raw)
-        for parsed in parses:
-            key = detector if parsed.pooling == "mean" else f"{detector}.{parsed.pooling}"
-            table[key] = pool_filled(filled, grid, parsed.pooling, references.get(detector))
+    raw = {name: normal_detectors[name].score(evidence) for name in dict.fromkeys(one.detector for one in wanted)}
+    table = {name: scores for name, scores in raw.items() if LEVELS[name] == "prompt"}
+    table |= _pooled({name: scores for name, scores in raw.items() if name not in table}, wanted, evidence, references)
     return {name: table[name] for name in names}
+
+
+def _pooled(
+    raw: dict[str, PerToken], wanted: Sequence[ScoreName], evidence: Evidence, references: dict[str, Reference]
+) -> dict[str, PerPrompt]:
+    """The wanted poolings of scores per token, each pooling of all of them at once."""
+    if not raw:
+        return {}
+    grid = Grid.of(evidence.prompt, evidence.n_prompts)
+    filled, rows = grid.fill(torch.stack(list(raw.values()))), {name: row for row, name in enumerate(raw)}
+    found: dict[str, PerPrompt] = {}
+    for how in POOLINGS:
+        mine = [one.detector for one in wanted if one.pooling == how and one.detector in rows]
+        if mine:
+            pooled = pool_filled(filled[[rows[name] for name in mine]], grid, how, [references.get(n) for n in mine])
+            keys = mine if how == "mean" else [f"{name}.{how}" for name in mine]
+            found |= dict(zip(keys, pooled, strict=True))
+    return found
 
 
 def share_detectors(fitted: Sequence[dict[str, AbstractDetector]]) -> list[dict[str, AbstractDetector]]:

@@ -51,6 +51,27 @@ def test_products_of_entries(rows: int, width: int, d: int, seed: int) -> None:
     torch.testing.assert_close(found, dense.T @ upstream, rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 40), width=st.integers(1, 700), d=st.integers(1, 20), seed=st.integers(0, 10_000))
+def test_entries_by_slot(rows: int, width: int, d: int, seed: int) -> None:
+    active, draw = ragged(rows, width, seed), generator(seed + 1)
+    # Few values, so that many are equal.
+    active = active.replace(torch.randint(1, 9, active.values.shape, generator=draw) / 3)
+    slots = max(1, int(active.offsets.diff().max()))
+    values, columns = native.by_slot(active.offsets, active.columns, active.values, slots)
+    dense = active.dense()
+    ordered = dense.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(values, ordered.values[:, :slots])
+    assert torch.equal(columns, ordered.indices[:, :slots].masked_fill(values == 0, 0))
+    weights = torch.randn(width, d, generator=draw)
+    found = native.decode_slots(columns, values, weights)
+    torch.testing.assert_close(found, dense @ weights, rtol=1e-4, atol=1e-4)
+    # Slots that are empty in the middle count nothing, wherever they point.
+    holes = torch.cat([torch.zeros(rows, 1), values, torch.zeros(rows, 2)], 1)
+    odd = torch.nn.functional.pad(columns, (1, 2), value=width - 1)
+    torch.testing.assert_close(native.decode_slots(odd, holes, weights), found)
+
+
 @settings(max_examples=40, deadline=None)
 @shapes
 def test_the_residual_and_its_products(rows: int, width: int, d: int, seed: int) -> None:

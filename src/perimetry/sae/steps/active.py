@@ -66,9 +66,9 @@ class Active(NamedTuple):
 
     def keep(self, mask: Tensor) -> "Active":
         """Only the entries where `mask` is true."""
-        kept = torch.zeros(self.entries + 1, dtype=torch.int64, device=mask.device)
-        torch.cumsum(mask, 0, out=kept[1:])
-        return Active(kept[self.offsets], self.columns[mask], self.values[mask], self.width)
+        places = flat_nonzero(mask)
+        offsets = torch.searchsorted(places, self.offsets)
+        return Active(offsets, self.columns[places], self.values[places], self.width)
 
     def chunk(self, start: int, stop: int) -> "Active":
         """Tokens `start` to `stop`."""

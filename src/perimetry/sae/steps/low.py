@@ -129,8 +129,7 @@ def _above(pre: PreActivations, rounded: Int8Product | None, collectors: list[Cu
             return None
         acts = pre.acts[found.rows]
         exact = native.sampled(found.offsets, found.columns, acts, pre.W_enc) + pre.b_enc[found.columns]
-        sure = _certified(Active(found.offsets, found.columns, exact, pre.W_enc.shape[0]), found, pre, lowest)
-        parts.append(sure.keep(sure.values >= (lowest if lowest.ndim == 0 else lowest[sure.columns])))
+        parts.append(_certified(Active(found.offsets, found.columns, exact, pre.W_enc.shape[0]), found, pre, lowest))
     whole = stack_rows(parts)
     return [c.of_entries(whole) for c in collectors]
 

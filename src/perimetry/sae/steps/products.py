@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -23,6 +23,7 @@ __all__ = [
     "DENSE_ABOVE",
     "chunk_rows",
     "decode",
+    "decode_slots",
     "dense_above",
     "residual",
     "row_chunks",
@@ -82,6 +83,16 @@ def decode(active: Active, weights: Decoder) -> Acts:
     if found is not None:
         return found
     return embedding_bag(active.columns, weights, active.offsets[:-1], mode="sum", per_sample_weights=active.values)
+
+
+def decode_slots(columns: Int[Tensor, "token slot"], values: Float[Tensor, "token slot"], weights: Decoder) -> Acts:
+    """`decode` of entries by slot; a slot with value 0 is empty."""
+    (tokens, slots), width = columns.shape, weights.shape[0]
+    if slots <= dense_above() * width and native.usable(values, weights):
+        return native.decode_slots(columns, values, weights)
+    offsets = torch.arange(tokens + 1, device=columns.device) * slots
+    flat = values.reshape(-1)
+    return decode(Active(offsets, columns.reshape(-1), flat, width).keep(flat != 0), weights)
 
 
 def residual(active: Active, weights: Decoder, bias: ModelBias, target: Acts, scale: float) -> tuple[Acts, float]:

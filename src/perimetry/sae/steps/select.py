@@ -81,7 +81,7 @@ class Cut(Collector):
 
     @abstractmethod
     def of_entries(self, active: Active) -> Active | None:
-        """What it keeps of entries that hold at least all those above `floor`; None asks for a lower floor."""
+        """What it keeps of entries that hold at least all those that reach `floor`, and maybe others; None asks for a lower floor."""
 
 
 def collect(pre: PreActivations, collectors: list[Collector]) -> list[Active]:

@@ -19,8 +19,10 @@ __all__ = [
     "above",
     "absent",
     "by_column",
+    "by_slot",
     "candidates",
     "decode",
+    "decode_slots",
     "halves",
     "largest",
     "refine",
@@ -115,6 +117,23 @@ def decode(offsets: Tensor, columns: Tensor, values: Tensor, weights: Tensor) ->
     rows, d = offsets.shape[0] - 1, weights.shape[1]
     out = torch.empty(rows, d)
     call("pm_decode", offsets, columns, values, weights, LONG(rows), LONG(d), out)
+    return out
+
+
+def decode_slots(columns: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """As `decode`, of entries (row, slot); slots after the last value that is not 0 are not read."""
+    columns, values = columns.contiguous(), values.contiguous()
+    (rows, slots), d = columns.shape, weights.shape[1]
+    out = torch.empty(rows, d)
+    call("pm_decode_slots", columns, values, LONG(slots), weights, LONG(rows), LONG(d), out)
+    return out
+
+
+def by_slot(offsets: Tensor, columns: Tensor, values: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Values and columns (row, slot) of entries above 0: values descending, equal ones by column, (0, 0) last."""
+    rows = offsets.shape[0] - 1
+    out = torch.empty(rows, slots), torch.empty(rows, slots, dtype=torch.int64)
+    call("pm_by_slot", offsets, columns, values, LONG(rows), LONG(slots), *out)
     return out
 
 

@@ -386,6 +386,70 @@ EXPORT int pm_decode(const i64 *offsets, const i64 *columns, const float *values
     return 0;
 }
 
+/* The same of entries (row, slot), of which those after the last that is not 0 are left. */
+EXPORT int pm_decode_slots(const i64 *columns, const float *values, i64 slots, const float *W, i64 rows, i64 d, float *out) {
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < rows; r++) {
+        i64 count = slots;
+        while (count > 0 && values[r * slots + count - 1] == 0) count--;
+        gather(out + r * d, W, columns + r * slots, values + r * slots, count, d);
+    }
+    return 0;
+}
+
+static int by_key(const void *a, const void *b) {
+    uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;
+    return (one > other) - (one < other);
+}
+
+/* Ascending: by insertion where they are few, which most rows are. */
+static void sort_keys(uint64_t *keys, i64 count) {
+    if (count > SPAN) {
+        qsort(keys, count, sizeof(uint64_t), by_key);
+        return;
+    }
+    for (i64 j = 1; j < count; j++) {
+        uint64_t key = keys[j];
+        i64 at = j;
+        for (; at > 0 && keys[at - 1] > key; at--) keys[at] = keys[at - 1];
+        keys[at] = key;
+    }
+}
+
+/* Entries above 0 as (row, slot): values descending, equal ones by column; the bits of such values are in their order. */
+EXPORT int pm_by_slot(const i64 *offsets, const i64 *columns, const float *values, i64 rows, i64 slots, float *out_values,
+                      i64 *out_columns) {
+    int failed = 0;
+#pragma omp parallel
+    {
+        uint64_t *keys = malloc((slots ? slots : 1) * sizeof(uint64_t));
+        if (!keys) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+#pragma omp for schedule(static)
+            for (i64 r = 0; r < rows; r++) {
+                i64 first = offsets[r], count = offsets[r + 1] - first;
+                for (i64 j = 0; j < count; j++) {
+                    uint32_t bits;
+                    memcpy(&bits, values + first + j, 4);
+                    keys[j] = (uint64_t)~bits << 32 | (uint32_t)columns[first + j];
+                }
+                sort_keys(keys, count);
+                for (i64 j = 0; j < count; j++) {
+                    uint32_t bits = ~(uint32_t)(keys[j] >> 32);
+                    memcpy(out_values + r * slots + j, &bits, 4);
+                    out_columns[r * slots + j] = (i64)(uint32_t)keys[j];
+                }
+                memset(out_values + r * slots + count, 0, (slots - count) * sizeof(float));
+                memset(out_columns + r * slots + count, 0, (slots - count) * sizeof(i64));
+            }
+        }
+        free(keys);
+    }
+    return failed;
+}
+
 EXPORT int pm_sampled(const i64 *offsets, const i64 *columns, const float *U, const float *W, i64 rows, i64 d, float *out) {
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < rows; r++)
