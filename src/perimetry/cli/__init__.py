@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from perimetry import __version__
-from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, report, score, study, train
+from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, evaluate, report, score, study, train
 from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ app.command(convert.convert)
 app.command(calibrate.calibrate)
 app.command(score.score)
 app.command(drift.drift)
+app.command(evaluate.evaluate, name="eval")
 app.command(bench.app)
 app.command(study.study)
 app.command(report.report)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from perimetry import __version__
+from perimetry.config import Config
 from perimetry.errors import CorruptArtifact
 from perimetry.evals import BenchConfig as Measuring
 from perimetry.evals import ScoreTable, bench
@@ -185,7 +186,7 @@ def suite_origin(meters: Sequence[Meter], suite: Suite, config: BenchConfig) -> 
 def kept(
     file: Path,
     origin: Mapping[str, Any],
-    config: BenchConfig,
+    config: Config,
     make: Callable[[], dict[str, Any]],
     *,
     what: str,

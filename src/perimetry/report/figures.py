@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from perimetry.report.markup import Html, join, number, tag
 
-__all__ = ["Axis", "Series", "histogram", "line_chart", "scatter", "spread_labels"]
+__all__ = ["Axis", "Dot", "Series", "dot_chart", "histogram", "line_chart", "scatter", "spread_labels"]
 
 WIDTH, HEIGHT = 560.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 150.0, 30.0, 40.0
@@ -32,6 +32,21 @@ class Series(NamedTuple):
     """Upper ends of the intervals, or nothing."""
     slot: int = 0
     """Which colour, dash and marker; the same detector keeps its slot through the page."""
+
+
+class Dot(NamedTuple):
+    """One number with its interval."""
+
+    name: str
+    """Stands beside it."""
+    value: float
+    """The number."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end."""
+    slot: int = 0
+    """Which colour and marker."""
 
 
 class Axis(NamedTuple):
@@ -69,6 +84,21 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str, level:
     )
     lines = [_line(frame, one, label) for one, label in zip(series, labels, strict=True)]
     return _svg(title, join([_grid(frame), reference, *lines]))
+
+
+def dot_chart(dots: Sequence[Dot], x: Axis, *, title: str) -> Html:
+    """Numbers one below the other, each with its interval across and its name on the right."""
+    frame = _Frame(x, Axis("", 0.0, float(len(dots)), ()))
+    parts: list[Html] = []
+    for i, dot in enumerate(dots):
+        row = len(dots) - i - 0.5
+        at, low, high = (frame.place(value, row) for value in (dot.value, dot.low, dot.high))
+        said = tag("title", f"{dot.name}: {number(dot.value)} [{number(dot.low)}, {number(dot.high)}]")
+        across = tag("line", class_="line", x1=_r(low[0]), x2=_r(high[0]), y1=_r(at[1]), y2=_r(at[1]))
+        name = tag("text", dot.name, class_="name", x=WIDTH - RIGHT + 8, y=_r(at[1] + 4))
+        mark = tag("g", said, across, _shape(dot.slot, *at), class_="mark")
+        parts.append(tag("g", mark, name, class_=f"series c{dot.slot % 6}"))
+    return _svg(title, join([_grid(frame), *parts]))
 
 
 def scatter(groups: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis, *, title: str) -> Html:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perimetry.report.evaluation import evaluation_sections
 from perimetry.report.markup import Html, join, tag
-from perimetry.report.schema import Results, parse_results
+from perimetry.report.schema import MadeResults, Results, parse_results
+from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.sections import Section, sections
 from perimetry.report.study import study_sections
@@ -20,12 +22,12 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 def build_report(results: dict[str, Any], out: Path) -> Path:
-    """Write the report of the content of a `results.json`, of a bench or of a study, to `out` and return that path.
+    """Write the report of the content of a `results.json`, of a bench, a study or evaluations, to `out` and return that path.
 
-    Errors: `ConfigError` when the results are not what `Results` or `StudyResults` describes, `StorageFull`, `StorageError`.
+    Errors: `ConfigError` when the results are not what the schema of their kind describes, `StorageFull`, `StorageError`.
     """
-    found = parse_study(results) if results.get("kind") == STUDY else parse_results(results)
-    write_bytes(out, render(found).encode())
+    parse = {STUDY: parse_study, EVALUATION: parse_evaluation}.get(str(results.get("kind")), parse_results)
+    write_bytes(out, render(parse(results)).encode())
     return out
 
 
@@ -45,12 +47,16 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def render(results: Results | StudyResults) -> str:
+def render(results: Results | StudyResults | EvaluationResults) -> str:
     """The page."""
-    return _page(results, study_sections(results) if isinstance(results, StudyResults) else sections(results))
+    if isinstance(results, StudyResults):
+        return _page(results, study_sections(results))
+    if isinstance(results, EvaluationResults):
+        return _page(results, evaluation_sections(results))
+    return _page(results, sections(results))
 
 
-def _page(results: Results | StudyResults, parts: Sequence[Section]) -> str:
+def _page(results: MadeResults, parts: Sequence[Section]) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
