@@ -1,7 +1,7 @@
 """`perimetry eval`: what dictionaries are worth, beside their controls and beside one another."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -18,6 +18,9 @@ from perimetry.cli.common import (
     note,
     wants_progress,
 )
+
+if TYPE_CHECKING:
+    from perimetry.pipeline.evaluation_config import EvaluationConfig
 
 __all__ = ["evaluate"]
 
@@ -60,21 +63,16 @@ def evaluate(
     Each evaluation of each dictionary is kept in OUT/parts as soon as it is measured: killed, the same command goes on with the next one. What an
     evaluation cannot judge is said with its reason.
     """
-    from perimetry.config import build, load_values
-    from perimetry.evals.sae import SAE_EVALS
-    from perimetry.pipeline.evaluation import run_evaluation
-    from perimetry.pipeline.evaluation_config import EvaluationConfig, with_evaluation_preset
-    from perimetry.pipeline.evaluation_table import show_evaluation
-    from perimetry.runtime import RuntimeConfig, start
-
-    chosen = None if not suite else tuple(SAE_EVALS) if "all" in suite else tuple(suite)
-    given = {"suites": chosen, "seeds": seeds, "controls": None if controls else ()}
-    values = load_values(section="eval", file=config, overrides=given)
-    settings = build(EvaluationConfig, with_evaluation_preset(values, preset), "configuration [eval]")
-    runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
     words = ["perimetry", "eval", *map(str, sae), *(w for name in suite or () for w in ("--suite", name))]
     words += [] if controls else ["--no-controls"]
     flags = {"--seeds": seeds, "--preset": preset, "--model": model, "--config": config}
+    settings = _settings(suite, seeds, preset, config, controls=controls)
+
+    from perimetry.pipeline.evaluation import run_evaluation
+    from perimetry.pipeline.evaluation_table import show_evaluation
+    from perimetry.runtime import RuntimeConfig, start
+
+    runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
     results = run_evaluation(
         sae,
         settings,
@@ -86,3 +84,17 @@ def evaluate(
         say=(lambda _: None) if quiet else note,
     )
     emit_results(results, json, show_evaluation, out)
+
+
+def _settings(
+    suite: list[str] | None, seeds: int | None, preset: str, config: Path | None, *, controls: bool
+) -> "EvaluationConfig":
+    """The configuration of preset, file, environment and flags."""
+    from perimetry.config import build, load_values
+    from perimetry.evals.sae import SAE_EVALS
+    from perimetry.pipeline.evaluation_config import EvaluationConfig, with_evaluation_preset
+
+    chosen = None if not suite else tuple(SAE_EVALS) if "all" in suite else tuple(suite)
+    given = {"suites": chosen, "seeds": seeds, "controls": None if controls else ()}
+    values = load_values(section="eval", file=config, overrides=given)
+    return build(EvaluationConfig, with_evaluation_preset(values, preset), "configuration [eval]")
