@@ -33,7 +33,7 @@ app.command(score.score)
 app.command(drift.drift)
 app.command(evaluate.evaluate, name="eval")
 app.command(bench.app)
-app.command(study.study)
+app.command(study.app)
 app.command(report.report)
 
 

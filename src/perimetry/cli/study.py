@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from perimetry.cli.common import (
     ConfigFile,
@@ -18,10 +18,18 @@ from perimetry.cli.common import (
     note,
     wants_progress,
 )
+from perimetry.cli.masking import masking
 
-__all__ = ["study"]
+__all__ = ["app", "study"]
+
+app = App(
+    name="study",
+    help="Layers, dictionaries and seeds compared and confirmed once; and what masking the training text does.",
+)
+app.command(masking)
 
 
+@app.default
 def study(
     *,
     out: Out = Path("runs/study"),

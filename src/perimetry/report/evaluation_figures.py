@@ -7,7 +7,7 @@ from perimetry.report.figures import Axis, Dot, Series, dot_chart, line_chart
 from perimetry.report.markup import Html, number
 from perimetry.report.schema_evaluation import EvaluationResults, EvaluationRow
 
-__all__ = ["curve_figures", "dot_figures"]
+__all__ = ["axis_span", "axis_ticks", "curve_figures", "dot_figures"]
 
 DOTS = (
     ("fidelity", "explained_variance"),
@@ -28,7 +28,7 @@ def _name(row: EvaluationRow) -> str:
     return f"{row.sae}, {beside}" if beside else row.sae
 
 
-def _span(low: float, high: float, ends: tuple[float, float] | None = None) -> tuple[float, float]:
+def axis_span(low: float, high: float, ends: tuple[float, float] | None = None) -> tuple[float, float]:
     """An axis around some values, with a margin; with `ends` at least within these, where the values are."""
     if ends and ends[0] <= low and high <= ends[1]:
         return ends
@@ -36,7 +36,7 @@ def _span(low: float, high: float, ends: tuple[float, float] | None = None) -> t
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+def axis_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
     """About five round values."""
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     while (high - low) / step > 6:
@@ -54,9 +54,9 @@ def dot_figures(results: EvaluationResults) -> list[Picture]:
         rows = _plain(results, evaluation, metric)
         if len(rows) < 2:
             continue
-        low, high = _span(min(r.low for r in rows), max(r.high for r in rows), (0.0, 1.0))
+        low, high = axis_span(min(r.low for r in rows), max(r.high for r in rows), (0.0, 1.0))
         label = f"{evaluation}: {metric.replace('_', ' ')}"
-        axis = Axis(f"{metric.replace('_', ' ')}, {rows[0].unit}", low, high, _ticks(low, high))
+        axis = Axis(f"{metric.replace('_', ' ')}, {rows[0].unit}", low, high, axis_ticks(low, high))
         dots = [Dot(_name(r), r.estimate, r.low, r.high, 0 if not r.control and r.arm == "sae" else 1) for r in rows]
         better = {True: " Higher is better.", False: " Lower is better.", None: ""}[rows[0].higher]
         found.append((dot_chart(dots, axis, title=label), f"{label}. Lines: 95 % bootstrap over units.{better}"))
@@ -81,11 +81,11 @@ def curve_figures(results: EvaluationResults) -> list[Picture]:
         lines = _lines([r for r in rows if r.k], place)
         raw = [r.estimate for r in rows if r.arm == "raw"]
         values = [*(v for line in lines for v in (*line.lows, *line.highs)), *raw]
-        low, high = _span(min(values), max(values))
+        low, high = axis_span(min(values), max(values))
         label = f"{evaluation}: {metric.replace('_', ' ')} by latents of the probe"
         x = Axis("latents", -0.15, len(ks) - 0.85, tuple((place[k], str(k)) for k in ks))
         chart = line_chart(
-            lines, x, Axis("AUC", low, high, _ticks(low, high)), title=label, level=raw[0] if raw else None
+            lines, x, Axis("AUC", low, high, axis_ticks(low, high)), title=label, level=raw[0] if raw else None
         )
         across = " Dotted: a probe on all of the activation." if raw else ""
         found.append((chart, f"{label}. Bands: 95 % bootstrap over sets.{across}"))

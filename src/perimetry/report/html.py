@@ -6,8 +6,10 @@ from typing import Any
 
 from perimetry.report.evaluation import evaluation_sections
 from perimetry.report.markup import Html, join, tag
+from perimetry.report.masking import masking_sections
 from perimetry.report.schema import MadeResults, Results, parse_results
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
+from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.sections import Section, sections
 from perimetry.report.study import study_sections
@@ -26,7 +28,9 @@ def build_report(results: dict[str, Any], out: Path) -> Path:
 
     Errors: `ConfigError` when the results are not what the schema of their kind describes, `StorageFull`, `StorageError`.
     """
-    parse = {STUDY: parse_study, EVALUATION: parse_evaluation}.get(str(results.get("kind")), parse_results)
+    parse = {STUDY: parse_study, EVALUATION: parse_evaluation, MASKING: parse_masking}.get(
+        str(results.get("kind")), parse_results
+    )
     write_bytes(out, render(parse(results)).encode())
     return out
 
@@ -47,12 +51,14 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def render(results: Results | StudyResults | EvaluationResults) -> str:
+def render(results: Results | StudyResults | EvaluationResults | MaskingResults) -> str:
     """The page."""
     if isinstance(results, StudyResults):
         return _page(results, study_sections(results))
     if isinstance(results, EvaluationResults):
         return _page(results, evaluation_sections(results))
+    if isinstance(results, MaskingResults):
+        return _page(results, masking_sections(results))
     return _page(results, sections(results))
 
 
