@@ -26,6 +26,9 @@ sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its p
 
 from compared import VIEWS as COMPARED
 from compared import taken
+from masked import VIEWS as MASKED
+from masked import charts as masked_charts
+from masked import taken as masked_taken
 from measured import FIGURES, dose_curves, kept_rows, kept_seeds
 from measured import VIEWS as MEASURED
 from performance import VIEWS as PERFORMANCE
@@ -42,8 +45,12 @@ FLAT = (
     *("rows", "seeds", "matching", "false_alarms", "damage", "benign", "configuration"),
     # Of a study:
     *("kind", "rule", "cells", "saes", "chosen", "chosen_baseline", "compared", "confirmed"),
+    # Of a masking study:
+    *("signs", "evaluations", "refused"),
 )
 """What is kept of a results file; the rest belongs to the report."""
+CHECKED = {"study": taken, "masking": masked_taken}
+"""Kind of results -> what is kept of them; the others are those of a bench."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
 BENCH = "bench"
 """Name of the results of all suites, whose rows are too many to commit and which have figures."""
@@ -217,6 +224,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speeds": speeds,
     "verdicts": _of_results(verdict),
     **COMPARED,
+    **MASKED,
     **MEASURED,
     **PERFORMANCE,
     **SCEPTIC,
@@ -246,11 +254,13 @@ def pages() -> list[Path]:
 
 def drawings(folder: Path = FOLDER) -> dict[Path, str]:
     """The figures as the result files have them now: file -> SVG."""
-    file = folder / f"{BENCH}.json"
-    if not file.is_file():
-        return {}
-    results = parse_results(read_json(file))
-    return {DRAWN / f"{suite}.svg": dose_curves(results, suite) for suite in FIGURES}
+    found: dict[Path, str] = {}
+    if (file := folder / f"{BENCH}.json").is_file():
+        results = parse_results(read_json(file))
+        found |= {DRAWN / f"{suite}.svg": dose_curves(results, suite) for suite in FIGURES}
+    if (file := folder / "masking.json").is_file():
+        found |= {DRAWN / f"{name}.svg": text for name, text in masked_charts(read_json(file)).items()}
+    return found
 
 
 def take(source: Path, name: str) -> Path:
@@ -259,8 +269,8 @@ def take(source: Path, name: str) -> Path:
     Of a study the rows of the validation texts stay out, their means stand in `cells`.
     """
     whole = read_results(source)
-    if whole.get("kind") == "study":
-        whole = taken(whole)
+    if whole.get("kind") in CHECKED:
+        whole = CHECKED[whole["kind"]](whole)
     else:
         parse_results(whole)
     if name == BENCH:

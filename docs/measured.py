@@ -10,11 +10,11 @@ from typing import Any
 from performance import source, table
 
 from perimetry.report.figures import Axis, Series, line_chart
-from perimetry.report.markup import number
+from perimetry.report.markup import Html, number
 from perimetry.report.picking import Arm, arms_of, dose_name, first_seed, headline_arm, is_apart, is_dial
 from perimetry.report.schema import DamageEntry, ResultRow, Results, parse_results
 
-__all__ = ["FIGURES", "VIEWS", "dose_curves", "kept_rows", "kept_seeds"]
+__all__ = ["FIGURES", "VIEWS", "dose_curves", "kept_rows", "kept_seeds", "whole_file"]
 
 SHOWN = ("nll", "entropy", "mahalanobis", "knn", "tokens_per_word", "recon_error")
 """Baselines that have a column or a line of their own."""
@@ -271,6 +271,11 @@ def dose_curves(results: Results, suite: str) -> str:
     ticks = tuple((i / 10, number(i / 10, 1)) for i in range(round(10 * low), 11, 1 if low else 2))
     x = Axis("dose", -0.15, len(arms) - 0.85, tuple((float(i), dose_name(a.dose)) for i, a in enumerate(arms)))
     chart = line_chart(lines, x, Axis("AUROC", low, 1.0, ticks), title=f"{suite}: AUROC by dose", level=0.5)
+    return whole_file(chart)
+
+
+def whole_file(chart: Html) -> str:
+    """A figure with its style, to stand alone."""
     opened, _, rest = str(chart).partition(">")
     size = 'xmlns="http://www.w3.org/2000/svg" width="560" height="300" style="background:#fff"'
     return f"{opened} {size}><style>{STYLE}</style>{rest}\n"

@@ -1,6 +1,7 @@
 """Both arms of the comparison with sae-probes' fits see the same cells, and agree where saga has the steps that it needs."""
 
 import json
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,6 +11,10 @@ from perimetry.errors import UsageError
 from perimetry.evals.sae.probe_features import Task, judge
 from perimetry.measures.logistic import Labelled
 from perimetry.runtime import generator
+from perimetry.sae.base import Start
+from perimetry.sae.formats import save_sae
+from perimetry.sae.formats.info import SAEInfo
+from perimetry.sae.topk import TopKSAE
 
 MODULE = "probing"
 
@@ -43,7 +48,9 @@ def test_the_script_prints_its_rows(
     assert {row["cells"] for row in rows if row["k"] == 0} == {4}
 
 
-def test_a_dictionary_is_wanted(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["probing.py"])
-    with pytest.raises(UsageError, match="no dictionary was given; wanted the folder of a trained one; give --sae DIR"):
+def test_a_dictionary_must_say_its_model(module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sae = TopKSAE.fresh(Start(torch.zeros(8), 16, 2, 0))
+    save_sae(sae, tmp_path / "sae", SAEInfo(architecture="topk"))
+    monkeypatch.setattr("sys.argv", ["probing.py", "--sae", str(tmp_path / "sae")])
+    with pytest.raises(UsageError, match="does not say its model and layer; give one of `perimetry train`"):
         module.main()

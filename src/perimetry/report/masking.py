@@ -13,7 +13,7 @@ from perimetry.report.schema_masking import MaskingResultRow, MaskingResults, Si
 from perimetry.report.sections import Section
 from perimetry.report.verdicts import Tone, Verdict
 
-__all__ = ["masking_sections", "masking_verdicts", "over_seeds"]
+__all__ = ["SHOWN", "Chart", "masking_charts", "masking_sections", "masking_verdicts", "over_seeds"]
 
 SHOWN = (
     ("absorption", "full_absorption"),
@@ -81,22 +81,39 @@ def over_seeds(results: MaskingResults, evaluation: str, metric: str, *, differe
     ]
 
 
-def _figures(results: MaskingResults) -> Html:
-    pictures: list[Html] = []
+class Chart(NamedTuple):
+    """One figure."""
+
+    name: str
+    """For a file."""
+    label: str
+    """What it shows."""
+    picture: Html
+    """The SVG."""
+
+
+def masking_charts(results: MaskingResults) -> list[Chart]:
+    """A figure a number in front and count of probe latents: values by count, a line an arm."""
+    found: list[Chart] = []
     for evaluation, metric in SHOWN:
         rows = over_seeds(results, evaluation, metric, differences=False)
         for k in sorted({row.k for row in rows}):
             own = [row for row in rows if row.k == k]
             counts = sorted({row.l0_target for row in own})
-            if len(counts) < 2:
-                continue
-            pictures.append(
-                _figure(own, counts, f"{evaluation}: {metric.replace('_', ' ')}" + (f" at k = {k}" if k else ""))
-            )
+            if len(counts) > 1:
+                label = f"{evaluation}: {metric.replace('_', ' ')}" + (f" at k = {k}" if k else "")
+                name = f"masking-{evaluation}-{metric}" + (f"-{k}" if k else "")
+                found.append(Chart(name.replace("_", "-"), label, _chart(own, counts, label)))
+    return found
+
+
+def _figures(results: MaskingResults) -> Html:
+    said = "Mean of the seeds; bands: 95 % bootstrap over units, which arms share."
+    pictures = [figure(chart.picture, f"{chart.label}. {said}") for chart in masking_charts(results)]
     return tag("div", *pictures, class_="figures") if pictures else join([])
 
 
-def _figure(rows: Sequence[MaskingResultRow], counts: Sequence[int], label: str) -> Html:
+def _chart(rows: Sequence[MaskingResultRow], counts: Sequence[int], label: str) -> Html:
     place = {count: float(i) for i, count in enumerate(counts)}
     lines: list[Series] = []
     for slot, arm in enumerate(dict.fromkeys(row.arm for row in rows)):
@@ -105,8 +122,7 @@ def _figure(rows: Sequence[MaskingResultRow], counts: Sequence[int], label: str)
         lines.append(Series(arm, *(tuple(column) for column in zip(*columns, strict=True)), slot=slot))
     low, high = axis_span(min(r.low for r in rows), max(r.high for r in rows))
     x = Axis("target count (L0)", -0.15, len(counts) - 0.85, tuple((place[c], str(c)) for c in counts))
-    chart = line_chart(lines, x, Axis(rows[0].unit, low, high, axis_ticks(low, high)), title=label)
-    return figure(chart, f"{label}. Mean of the seeds; bands: 95 % bootstrap over units, which arms share.")
+    return line_chart(lines, x, Axis(rows[0].unit, low, high, axis_ticks(low, high)), title=label)
 
 
 def _differences(results: MaskingResults) -> Html:
