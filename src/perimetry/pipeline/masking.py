@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perimetry import __version__
-from perimetry.errors import ConfigError, UsageError
+from perimetry.errors import UsageError
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Units
+from perimetry.pipeline.begun import require_same
 from perimetry.pipeline.evaluation_parts import Keeper
 from perimetry.pipeline.evaluation_subjects import Evaluated, subjects_of
 from perimetry.pipeline.masking_config import MaskingStudyConfig
@@ -17,7 +18,7 @@ from perimetry.pipeline.masking_rows import Dictionary, MaskingRow, masking_rows
 from perimetry.pipeline.training import SWEEP_FILE, SourcePlan, run_sweep
 from perimetry.report import keep_results
 from perimetry.runtime import Runtime, fingerprint
-from perimetry.storage import lock, read_json, remove_stale, write_json
+from perimetry.storage import lock, read_json, remove_stale
 
 __all__ = ["run_masking"]
 
@@ -49,7 +50,7 @@ def run_masking(
     """
     with lock(out):
         remove_stale(out)
-        _require_same(config, out)
+        require_same(config, out / BEGUN, "a masking study")
         made: list[_Made] = []
         for number, arm in enumerate(config.arms, 1):
             say(
@@ -68,18 +69,6 @@ def run_masking(
         if not rows:
             raise UsageError(f"nothing could be judged: {'; '.join(one['why'] for one in refused)}")
         return keep_results(_results(config, made, named, rows, refused) | {"command": command}, out)
-
-
-def _require_same(config: MaskingStudyConfig, out: Path) -> None:
-    """Refuse to continue in a folder that another configuration began: what is compared was fixed then."""
-    file, now = out / BEGUN, config.model_dump(mode="json")
-    if file.is_file() and (before := read_json(file)) != now:
-        different = sorted(k for k in now.keys() | before.keys() if before.get(k) != now.get(k))
-        raise ConfigError(
-            f"{out} holds a masking study with other settings ({', '.join(different)}); give another --out, or remove that folder"
-        )
-    if not file.is_file():
-        write_json(file, now)
 
 
 def _train(config: MaskingStudyConfig, arm: str, folder: Path, runtime: Runtime, *, progress: bool) -> list[_Made]:

@@ -11,7 +11,7 @@ from perimetry import __version__
 from perimetry.activations.model import load_language_model
 from perimetry.activations.text import documents_digest, take_split
 from perimetry.assets import read_texts
-from perimetry.errors import ConfigError
+from perimetry.pipeline.begun import require_same
 from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.pipeline.bench_parts import kept
 from perimetry.pipeline.study_choice import Choice, Score, choose, rule_in_words, scores_of
@@ -22,7 +22,7 @@ from perimetry.pipeline.study_meters import Bench, meters_of, prune
 from perimetry.pipeline.study_saes import Quality, StudySAE, chunks_of, quality_of, train_layers
 from perimetry.report import keep_results
 from perimetry.runtime import Runtime, fingerprint
-from perimetry.storage import hash_json, lock, read_json, remove_stale, write_json
+from perimetry.storage import hash_json, lock, remove_stale
 from perimetry.suites import Suite
 
 __all__ = ["run_study"]
@@ -48,21 +48,9 @@ def run_study(
     """
     with lock(out):
         remove_stale(out)
-        _require_same(config, out)
+        require_same(config, out / BEGUN, "a study")
         results = _run(config, out, runtime, force=force, progress=progress, say=say) | {"command": command}
         return keep_results(results, out)
-
-
-def _require_same(config: StudyConfig, out: Path) -> None:
-    """Refuse to continue in a folder that another configuration began: its rule was fixed then."""
-    file, now = out / BEGUN, config.model_dump(mode="json")
-    if file.is_file() and (before := read_json(file)) != now:
-        different = sorted(k for k in now.keys() | before.keys() if before.get(k) != now.get(k))
-        raise ConfigError(
-            f"{out} holds a study with other settings ({', '.join(different)}); give another --out, or remove that folder"
-        )
-    if not file.is_file():
-        write_json(file, now)
 
 
 def _run(
