@@ -6,7 +6,9 @@ import pytest
 import torch
 from tests.worlds import World, run_main, text_of, train_arguments, write_jsonl
 
+from perimetry.activations.store import ActivationStore
 from perimetry.sae.formats import load_sae
+from perimetry.sae.transcoder import TranscoderSAE
 from perimetry.storage import read_json
 
 TOKENS = 4000
@@ -61,6 +63,28 @@ def test_consistency_trains_on_pairs(world: World, text: Path, tmp_path: Path) -
     assert (out / "store" / "clean" / "manifest.json").is_file()
 
 
+def test_denoising_gives_a_dictionary_of_one_place(world: World, text: Path, tmp_path: Path) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text('[train]\n[train.masking]\nvariant = "denoising"\n')
+    out = trained(world, text, tmp_path / "out", "--config", str(config))
+    found = load_sae(out)
+    assert found.sae.reads == "one"
+    assert found.info.architecture == found.sae.architecture == "batchtopk"
+    assert found.info.masking["variant"] == "denoising"
+    assert found.info.train["architecture"] == "batchtopk"
+    pair = load_sae(out / "denoising" / "sae").sae
+    assert isinstance(pair, TranscoderSAE)
+    masked, clean = (ActivationStore.open(out / "store" / name) for name in ("masked", "clean"))
+    rows = [next(store.batches(512)) for store in (masked, clean)]
+    codes, given = found.sae(rows[0].float())
+    assert torch.equal(codes.indices, pair.encode(rows[0].float()).indices)
+    # It is nearer to the clean activation than to the masked one that it read.
+    near, far = ((given - row.float()).square().sum() for row in (rows[1], rows[0]))
+    assert near < far
+    again = load_sae(trained(world, text, tmp_path / "out", "--config", str(config)))
+    assert again.info.digest == found.info.digest
+
+
 @pytest.mark.parametrize(
     ("flags", "file", "said"),
     [
@@ -69,7 +93,8 @@ def test_consistency_trains_on_pairs(world: World, text: Path, tmp_path: Path) -
         ([], "[train]\nmasking = 3\n", "a table is wanted"),
         ([], "[train]\n[train.masking]\nprobabilty = 0.3\n", "probability"),
         ([], '[train]\n[train.masking]\nvariant = "consistency"\n', "smooth > 0"),
-        ([], '[train]\n[train.masking]\nvariant = "denoising"\n', "does not train yet"),
+        ([], '[train]\narchitecture = "matryoshka"\n[train.masking]\nvariant = "denoising"\n', "without options"),
+        (["--live"], '[train]\n[train.masking]\nvariant = "denoising"\n', "wanted a store and one place"),
     ],
 )
 def test_refusals(world: World, text: Path, tmp_path: Path, flags: list[str], file: str, said: str) -> None:

@@ -17,6 +17,7 @@ from perimetry.activations.stream import LiveStream, StreamConfig
 from perimetry.activations.versions import PairedVersions, harvest_versions
 from perimetry.errors import ConfigError, TooFewSamples
 from perimetry.pipeline.bench_suites import not_held_out
+from perimetry.pipeline.denoising import as_dictionary, denoising_job
 from perimetry.pipeline.places import describe_places, options_of_places, sites_of
 from perimetry.pipeline.sweep import OPTION, Member, RunConfig, differences, folder_names
 from perimetry.runtime import Runtime
@@ -185,23 +186,24 @@ def _open_versions(
     *,
     progress: bool,
 ) -> _Opened:
-    """Masked and clean activations of the same tokens in pairs, which `smooth` asks to have like codes."""
-    if masking.variant == "denoising":
+    """Masked and clean activations of the same tokens: side by side for `denoising`, in pairs for `consistency`, where `smooth` asks
+    for like codes."""
+    denoising = masking.variant == "denoising"
+    if plan.live or len(sites) != 1:
         raise ConfigError(
-            "masking with variant = 'denoising' wants a dictionary that reads one activation and gives another, which this command "
-            "does not train yet; use harvest_versions and a transcoder from Python, or variant = 'masked' or 'consistency'"
+            f"variant = {masking.variant!r} with live = {plan.live} and {len(sites)} places; wanted a store and one place"
         )
-    if plan.live or len(sites) != 1 or not recipe.smooth:
+    if not denoising and not recipe.smooth:
         raise ConfigError(
-            f"variant = 'consistency' with live = {plan.live}, {len(sites)} places and smooth = {recipe.smooth:g}; wanted a store, "
-            "one place, and smooth > 0, the weight by which codes of masked and clean activations agree"
+            "variant = 'consistency' with smooth = 0; wanted smooth > 0, the weight by which codes of masked and clean activations agree"
         )
     documents = not_held_out(plan.text, progress)
-    wanted = -(-(round(recipe.tokens / plan.epochs) + recipe.threshold_tokens) // 2)
+    wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
+    wanted = wanted if denoising else -(-wanted // 2)
     folder = Path(plan.store) if plan.store is not None else out / "store"
     settings = _harvest(plan, recipe, wanted)
     versions = harvest_versions(lm, sites[0], documents, folder, settings, progress=progress)
-    source = PairedVersions(versions)
+    source = versions.beside() if denoising else PairedVersions(versions)
     _require_rows(len(source), recipe.tokens, plan)
     return _Opened(source, {sites[0]: (0, lm.d_model)}, {sites[0]: versions.clean.policy})
 
@@ -252,7 +254,7 @@ def run_sweep(
             _job(member, folder, opened, lm, plan, widths=[lm.d_model] * len(member.sites))
             for member, folder in zip(members, folders, strict=True)
         ]
-        results = train_jobs(jobs, opened.source, progress=progress)
+        results = _trained_jobs(jobs, opened.source, plan.masking, progress=progress)
         trained = [
             _trained(member, _swept(member, one, members), result)
             for member, one, result in zip(members, found, results, strict=True)
@@ -260,6 +262,16 @@ def run_sweep(
         if len(members) > 1:
             _write_sweep(plan, members, trained, out)
         return trained
+
+
+def _trained_jobs(
+    jobs: Sequence[Job], source: Source, masking: Masking | None, *, progress: bool
+) -> Sequence[TrainResult]:
+    """Train what was asked for; what shall denoise by way of a transcoder."""
+    if masking is None or masking.variant != "denoising":
+        return train_jobs(jobs, source, progress=progress)
+    made = train_jobs([denoising_job(job) for job in jobs], source, progress=progress)
+    return [as_dictionary(result, job) for result, job in zip(made, jobs, strict=True)]
 
 
 def _trained(member: Member, swept: Mapping[str, Any], result: TrainResult) -> TrainedSAE:
