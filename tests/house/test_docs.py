@@ -34,7 +34,7 @@ SECTIONS: dict[str, type[Config]] = {
     "study": StudyConfig,
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-DEAR = ("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench")
+DEAR = ("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study")
 """Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
 MEASURE = r"(?:AUROC|AUC|FVU|FPR|TPR|L0|accuracy|recall|precision|interval)"
