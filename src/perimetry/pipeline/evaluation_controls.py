@@ -74,7 +74,7 @@ def _untrained(one: Subject, config: EvaluationConfig, shelf: Shelf, *, progress
             "batchtopk; leave this control out"
         )
     reader: Fidelity = config.fidelity.model_copy(update={"split": SETTLE_SPLIT, "rows": SETTLE_ROWS})
-    held = reader.held_rows(one.place, progress=progress)
+    held = reader.rows_once(one.place, shelf, progress=progress)
     key = reader.shelf_key(one.place, held, "counted activations, 1")
     acts = shelf.get(key, lambda: reader.counted_acts(one.place, held, progress=progress))["acts"]
     with torch.no_grad():

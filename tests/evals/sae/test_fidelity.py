@@ -11,6 +11,7 @@ from perimetry.activations.model import LanguageModel, tiny_language_model
 from perimetry.activations.prompts import collate
 from perimetry.activations.tap import Tap
 from perimetry.errors import ConfigError, Incompatible, TooFewSamples, WidthMismatch
+from perimetry.evals.sae import held_out
 from perimetry.evals.sae.base import Subject
 from perimetry.evals.sae.fidelity import Fidelity
 from perimetry.evals.sae.shelf import Shelf
@@ -227,3 +228,15 @@ def test_architectures_are_measured(name: str, text: str, tiny_lm: LanguageModel
     found = measured(Fidelity.tiny().model_copy(update={"text": text}), subject_of(sae, tiny_lm))
     assert all(units.over.isfinite().all() for units in found.values())
     assert value(found, "explained_variance") <= 1
+
+
+def test_text_is_read_once_for_all_dictionaries_of_a_shelf(
+    tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, shelf, place = Fidelity(text=corpus(tmp_path), context=40, rows=7), Shelf(), place_of(tiny_lm)
+    first = evaluation.rows_once(place, shelf)
+    monkeypatch.setattr(held_out, "read_texts", lambda *_, **__: pytest.fail("read again"))
+    assert evaluation.rows_once(place, shelf) is first
+    assert evaluation.model_copy(update={"batch": 3}).rows_once(place, shelf) is first, "a batch is no other text"
+    monkeypatch.undo()
+    assert evaluation.model_copy(update={"seed": 1}).rows_once(place, shelf).key() != first.key()

@@ -143,7 +143,7 @@ class Fidelity(TextEvaluation):
         ablation does not raise the loss, so that nothing can be recovered.
         """
         require_readable(subject)
-        return self.on_rows(subject, self.held_rows(subject.place, progress=progress), shelf, progress=progress)
+        return self.on_rows(subject, self.rows_once(subject.place, shelf, progress=progress), shelf, progress=progress)
 
     def on_rows(self, subject: Subject, held: HeldRows, shelf: Shelf, *, progress: bool = False) -> list[Units]:
         """`measure` on rows that are there already."""

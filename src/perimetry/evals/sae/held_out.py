@@ -15,6 +15,7 @@ from perimetry.activations.text import PackedRow, pack, shuffled, take_split
 from perimetry.assets import ASSETS, read_texts
 from perimetry.errors import Incompatible, TooFewSamples
 from perimetry.evals.sae.base import AbstractEvaluation, Place, Subject
+from perimetry.evals.sae.shelf import Shelf
 from perimetry.storage import hash_json
 from perimetry.ui import track
 
@@ -84,6 +85,13 @@ class TextEvaluation(AbstractEvaluation, ABC):
             )
         names = tuple(f"{i}:{row.document_ids[0]}@{row.start.offset}" for i, row in enumerate(found))
         return HeldRows(found, names)
+
+    def rows_once(self, place: Place, shelf: Shelf, *, progress: bool = False) -> HeldRows:
+        """`held_rows`, read once for all dictionaries of a shelf. Errors: as there."""
+        chosen = ("text", "split", "context", "rows", "apart", "seed")
+        settings = {name: value for name, value in self.model_dump(mode="json").items() if name in chosen}
+        key = {"what": "held rows", "place": place.key(), "tokenizer": place.lm.tokenizer_hash} | settings
+        return shelf.once(key, lambda: self.held_rows(place, progress=progress))
 
     def counted_acts(self, place: Place, held: HeldRows, *, progress: bool = False) -> dict[str, Tensor]:
         """Activations (float32) of the positions that count, `acts`, row by row, and how many each row has, `counts`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from perimetry.storage import hash_json, remove_stale, write_bytes
 
 __all__ = ["Shelf"]
+
+T = TypeVar("T")
 
 
 @final
@@ -20,9 +22,17 @@ class Shelf:
         self.folder = folder
         """Where they lie."""
         self._held: dict[str, dict[str, Tensor]] = {}
+        self._made: dict[str, Any] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
+
+    def once(self, key: Mapping[str, Any], make: Callable[[], T]) -> T:
+        """What `make` gives, made once in the life of this shelf: for what takes time and is no tensor."""
+        name = hash_json(dict(key))
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def get(self, key: Mapping[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of `key` (plain JSON values that say all that they depend on), made where they are not there yet."""

@@ -122,7 +122,7 @@ class Stability(TextEvaluation):
         self, first: Subject, second: Subject, shelf: Shelf, *, progress: bool = False
     ) -> tuple[Firing, Firing]:
         """What fires where in the text, for each of the two. Errors: those of `held_rows`."""
-        held = self.held_rows(first.place, progress=progress)
+        held = self.rows_once(first.place, shelf, progress=progress)
         key = self.shelf_key(first.place, held, "counted activations, 1")
         acts = shelf.get(key, lambda: self.counted_acts(first.place, held, progress=progress))["acts"]
         return _firing_of(first, acts), _firing_of(second, acts)
