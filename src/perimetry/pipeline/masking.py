@@ -23,6 +23,9 @@ from perimetry.storage import lock, read_json, remove_stale
 __all__ = ["run_masking"]
 
 BEGUN = "masking.json"
+SETTLE_SPLIT = (0.9, 0.95)
+"""Share of an asset's documents on which thresholds are settled: training may have seen them, fidelity is measured on others."""
+SETTLE_ROWS = 256
 
 
 class _Made(NamedTuple):
@@ -65,6 +68,8 @@ def run_masking(
             e._replace(subject=e.subject._replace(name=m.which.name)) for e, m in zip(evaluated, made, strict=True)
         ]
         keeper = Keeper(out / "parts", Shelf(out / "activations"), progress, say)
+        if config.settle:
+            _settle(config, made, named, keeper)
         rows, refused = _measure(config, made, named, keeper)
         if not rows:
             raise UsageError(f"nothing could be judged: {'; '.join(one['why'] for one in refused)}")
@@ -91,6 +96,17 @@ def _train(config: MaskingStudyConfig, arm: str, folder: Path, runtime: Runtime,
     return found
 
 
+def _settle(config: MaskingStudyConfig, made: Sequence[_Made], evaluated: Sequence[Evaluated], keeper: Keeper) -> None:
+    """Give every dictionary its target count on plain text that nothing is measured on, in place."""
+    reader = config.evaluation.fidelity.model_copy(update={"split": SETTLE_SPLIT, "rows": SETTLE_ROWS})
+    place = evaluated[0].subject.place
+    held = reader.rows_once(place, keeper.shelf, progress=keeper.progress)
+    key = reader.shelf_key(place, held, "counted activations, 1")
+    acts = keeper.shelf.get(key, lambda: reader.counted_acts(place, held, progress=keeper.progress))["acts"]
+    for one, subject in zip(made, evaluated, strict=True):
+        subject.subject.sae.settle(acts, one.which.k)
+
+
 def _measure(
     config: MaskingStudyConfig, made: Sequence[_Made], evaluated: Sequence[Evaluated], keeper: Keeper
 ) -> tuple[list[MaskingRow], list[dict[str, Any]]]:
@@ -100,7 +116,8 @@ def _measure(
         evaluation = config.evaluation.evaluation(name)
         found: dict[Dictionary, list[Units]] = {}
         for one, subject in zip(made, evaluated, strict=True):
-            measured = keeper.measure(evaluation, subject.subject, subject.digest, f"{name} {one.which.name}")
+            identity = f"{subject.digest}, settled" if config.settle else subject.digest
+            measured = keeper.measure(evaluation, subject.subject, identity, f"{name} {one.which.name}")
             if measured.refused:
                 refused.append({**one.which._asdict(), "evaluation": name, "why": measured.refused})
             else:

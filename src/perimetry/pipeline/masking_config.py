@@ -84,6 +84,10 @@ class MaskingStudyConfig(Config):
     """Seeds of the dictionaries; all arms see the same documents in the same order."""
     recipe: TrainConfig = TrainConfig(architecture="matryoshka", width=4096, k=20, tokens=400_000, lr=1e-3)
     """How every dictionary is trained; count and seed are not said here."""
+    settle: bool = True
+    """Settle the threshold of every dictionary on plain text before it is measured, so that all arms of a count have that count there:
+    training settles it on the arm's own text, and on plain text a dictionary of masked text then fires two fifths more. False measures
+    them as trained."""
     evaluation: EvaluationConfig = EvaluationConfig(
         suites=("fidelity", "absorption", "probing", "ood_probing"),
         controls=(),
