@@ -108,6 +108,22 @@ def test_the_table_has_every_arm_seed_and_count(whole: Whole) -> None:
         assert all(r["low"] <= r["value"] <= r["high"] for r in mine)
 
 
+def test_all_arms_are_measured_at_the_same_count(whole: Whole, tmp_path: Path) -> None:
+    def counts(results: dict[str, Any]) -> dict[str, float]:
+        return {
+            r["arm"]: r["value"] for r in results["rows"] if (r["metric"], r["seed"], r["against"]) == ("l0", None, "")
+        }
+
+    # Measured on fewer rows than it was settled on.
+    settled = counts(whole.results)
+    assert settled == pytest.approx(dict.fromkeys(ARMS, 4.0), abs=0.4)
+    few = {"arms": (PLAIN, "masked"), "seeds": (0,), "settle": False}
+    values = whole.config.model_dump() | few
+    values["evaluation"]["suites"] = ("fidelity",)
+    raw = counts(run_masking(build(MaskingStudyConfig, values, "test"), tmp_path, RUNTIME))
+    assert raw["masked"] - raw[PLAIN] > 2 * abs(settled["masked"] - settled[PLAIN])
+
+
 def test_over_seeds_is_the_mean_of_the_seeds(whole: Whole) -> None:
     rows = [r for r in whole.results["rows"] if r["evaluation"] == "probing"]
     key = ("arm", "against", "metric", "case", "k", "measured")

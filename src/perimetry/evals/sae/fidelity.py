@@ -99,14 +99,12 @@ class _Tally:
         self._start: ReconstructionSums | None = None
 
     @torch.no_grad()
-    def add(self, residual: Residual, where: TokenMask) -> Acts:
-        """Count a batch; its reconstructions, row by row."""
+    def add(self, acts: Acts, counts: list[int]) -> Acts:
+        """Count the tokens of some rows, so many of each; their reconstructions."""
         sae = self.subject.sae
-        acts = residual[where].float()
         codes, made = sae(acts.to(sae.W_dec.device))
         made = made.to(acts.device)
         self.fired += fires(codes.indices, codes.values, codes.width).cpu()
-        counts: list[int] = where.sum(1).tolist()
         for x, y, n in zip(acts.split(counts), made.split(counts), codes.count().cpu().split(counts), strict=True):
             if self._start is None:
                 self._start = ReconstructionSums.start(x)
@@ -152,24 +150,36 @@ class Fidelity(TextEvaluation):
             key = self.shelf_key(subject.place, held, "floors of fidelity, 1")
             floor = shelf.get(key, lambda: floors(subject.place, held, self.batch, progress=progress))
             _require_floor(floor, subject)
-        seen = self._look(subject, held, floor, progress)
+        seen = (
+            self._stored(subject, held, shelf, progress)
+            if floor is None
+            else self._spliced(subject, held, floor, progress)
+        )
         found = _reconstruction(seen, held.names) + _latents(seen)
         return found if floor is None else found + _losses(floor, seen, held.names)
 
-    def _look(self, subject: Subject, held: HeldRows, floor: dict[str, Tensor] | None, progress: bool) -> _Tally:
+    def _stored(self, subject: Subject, held: HeldRows, shelf: Shelf, progress: bool) -> _Tally:
+        """What it does to activations that all dictionaries of a place share."""
+        key = self.shelf_key(subject.place, held, "counted activations, 1")
+        stored = shelf.get(key, lambda: self.counted_acts(subject.place, held, progress=progress))
+        found, counts = _Tally(subject), stored["counts"]
+        rows = counts.split(self.batch)
+        for part, acts in zip(rows, stored["acts"].split([int(r.sum()) for r in rows]), strict=True):
+            found.add(acts, part.tolist())
+        return found
+
+    def _spliced(self, subject: Subject, held: HeldRows, floor: dict[str, Tensor], progress: bool) -> _Tally:
+        """The same while the model runs on, with the reconstruction in place of what it read."""
         place, found = subject.place, _Tally(subject)
         tap = Tap(place.lm, place.layer)
         batches = held.batches(self.batch, place.lm.pad_id)
         for part, batch in track(batches, subject.name, len(held.rows), progress, lambda item: len(item[1].ids)):
-            if floor is None:
-                residual = tap.read(batch.ids, batch.attention)
-                found.add(residual, counted(residual, batch.countable, place))
-                continue
             masks: list[TokenMask] = []
 
             def stand_in(residual: Residual, batch: PromptBatch = batch, masks: list[TokenMask] = masks) -> Residual:
                 masks.append(counted(residual, batch.countable, place))
-                return spliced(residual, masks[0], found.add(residual, masks[0]))
+                made = found.add(residual[masks[0]].float(), masks[0].sum(1).tolist())
+                return spliced(residual, masks[0], made)
 
             hidden = tap.run_replaced(batch.ids, batch.attention, stand_in).hidden
             clean = floor["hidden"][part, : batch.ids.shape[1]].to(hidden.device)
