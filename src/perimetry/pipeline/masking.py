@@ -15,14 +15,16 @@ from perimetry.pipeline.evaluation_parts import Keeper
 from perimetry.pipeline.evaluation_subjects import Evaluated, subjects_of
 from perimetry.pipeline.masking_config import MaskingStudyConfig
 from perimetry.pipeline.masking_rows import Dictionary, MaskingRow, masking_rows, signs
-from perimetry.pipeline.training import SWEEP_FILE, SourcePlan, run_sweep
+from perimetry.pipeline.training import SourcePlan, run_sweep
 from perimetry.report import keep_results
 from perimetry.runtime import Runtime, fingerprint
-from perimetry.storage import lock, read_json, remove_stale
+from perimetry.storage import lock, read_json, remove_stale, write_json
 
 __all__ = ["run_masking"]
 
 BEGUN = "masking.json"
+MADE = "made.json"
+"""What an arm leaves once all its dictionaries are trained."""
 SETTLE_SPLIT = (0.9, 0.95)
 """Share of an asset's documents on which thresholds are settled: training may have seen them, fidelity is measured on others."""
 SETTLE_ROWS = 256
@@ -78,7 +80,7 @@ def run_masking(
 
 def _train(config: MaskingStudyConfig, arm: str, folder: Path, runtime: Runtime, *, progress: bool) -> list[_Made]:
     """The dictionaries of an arm; one that was trained whole is only read, and its store is not kept."""
-    table = folder / SWEEP_FILE
+    table = folder / MADE
     if not table.is_file():
         plan = SourcePlan(
             model=config.model,
@@ -87,7 +89,9 @@ def _train(config: MaskingStudyConfig, arm: str, folder: Path, runtime: Runtime,
             live=config.live,
             masking=config.masking_of(arm),
         )
-        run_sweep(plan, config.runs(), folder, runtime, progress=progress)
+        trained = run_sweep(plan, config.runs(), folder, runtime, progress=progress)
+        rows = [{**one.to_json(), "path": one.path.relative_to(folder).as_posix()} for one in trained]
+        write_json(table, {"rows": rows})
     shutil.rmtree(folder / "store", ignore_errors=True)
     found: list[_Made] = []
     for row, run in zip(read_json(table)["rows"], config.runs(), strict=True):
