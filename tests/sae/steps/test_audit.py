@@ -10,7 +10,9 @@ from perimetry.runtime import generator
 from perimetry.sae.steps import audit, low
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.audit import Audit, differing
+from perimetry.sae.steps.by_norm import CutByNorm
 from perimetry.sae.steps.native import build
+from perimetry.sae.steps.select import AboveCut, Window
 from perimetry.train.trainer import Trainer
 
 
@@ -30,6 +32,24 @@ def test_what_differs_is_counted_and_rounding_at_the_cut_is_not() -> None:
     assert differing(of(swapped), of(wanted)) == 0
     wrong = torch.tensor([[3.0, 2.0, 0.5, 0.0], [0.0, 5.0, 4.0, 0.0]])
     assert differing(of(wrong), of(wanted)) == 1
+    # A count over the whole batch has one cut for all rows: here 1.0, of the first, while the second ends at 4.0.
+    moved = torch.tensor([[3.0, 2.0, 0.0, 0.0], [1.000001, 5.0, 4.0, 0.0]])
+    assert differing(of(moved), of(wanted)) == 0
+    above = torch.tensor([[3.0, 2.0, 0.0, 0.0], [1.1, 5.0, 4.0, 0.0]])
+    assert differing(of(above), of(wanted)) == 1
+    # Cuts of the latents excuse what lies at that of its own latent.
+    assert differing(of(above), of(wanted), [torch.tensor([1.1000005, 9.0, 9.0, 9.0])]) == 0
+    assert differing(of(above), of(wanted), [torch.tensor([9.0, 1.1, 1.1, torch.inf])]) == 1
+    nothing = torch.tensor([[3.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert differing(of(wanted), of(nothing)) == 2
+
+
+def test_collectors_say_at_which_values_an_entry_changes_sides() -> None:
+    theta = torch.tensor([0.5, 2.0])
+    assert [edge.tolist() for edge in AboveCut(theta).edges()] == [[0.5, 2.0]]
+    assert [edge.tolist() for edge in Window(theta, 0.5).edges()] == [[0.25, 1.75], [0.75, 2.25]]
+    [edge] = CutByNorm(AboveCut(theta), torch.tensor([2.0, 0.0])).edges()
+    assert edge.tolist() == [0.25, torch.inf]
 
 
 @pytest.mark.skipif(build.compiled() is None, reason="no C compiler here")

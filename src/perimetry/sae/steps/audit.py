@@ -1,5 +1,6 @@
 """Looks whether the selection by few bits is that of the float32 product, on some rows of the data at hand."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Audit(NamedTuple):
     rows: int
     """Rows that were selected in both ways."""
     missed: int
-    """Entries that only one way has, though they are clear of the row's cut by more than rounding."""
+    """Entries that only one way has, though they are clear of the cut by more than rounding."""
 
 
 def _rows_of(active: Active) -> Tensor:
@@ -40,13 +41,17 @@ def _rows_of(active: Active) -> Tensor:
     return out
 
 
-def differing(found: Active, wanted: Active) -> int:
-    """Entries of one that are none of the other and lie clear of the smallest that is wanted of their row."""
+def differing(found: Active, wanted: Active, edges: Sequence[Tensor] = ()) -> int:
+    """Entries of one that are none of the other and lie clear of every cut.
+
+    Cuts are the smallest that is wanted of a row, the smallest of all rows, and `edges`: one number or one a latent.
+    """
     a, b = _rows_of(found), _rows_of(wanted)
-    least = torch.where(b > 0, b, torch.inf).amin(1, keepdim=True)
-    lost = (b > least * (1 + ROUNDING)) & (a <= 0)
-    extra = (a > 0) & (b <= 0) & ((a < least * (1 - ROUNDING)) | (a > least * (1 + ROUNDING)))
-    return int(lost.sum() + extra.sum())
+    values, present = torch.where(a != 0, a, b), torch.where(b != 0, b, torch.inf)
+    differs = (a != 0) != (b != 0)
+    for cut in (present.amin(1, keepdim=True), present.amin(), *edges):
+        differs &= (values - cut).abs() > ROUNDING * torch.where(cut.isfinite(), cut, 0).abs()
+    return int(differs.sum())
 
 
 @torch.no_grad()
@@ -63,4 +68,5 @@ def audit(sae: AbstractSAE, rows: Acts, objective: Objective) -> Audit | None:
     if found is None:
         return None
     wanted = collect_dense(pre, other)
-    return Audit(few.shape[0], sum(differing(a, b) for a, b in zip(found, wanted, strict=True)))
+    missed = sum(differing(a, b, c.edges()) for a, b, c in zip(found, wanted, other, strict=True))
+    return Audit(few.shape[0], missed)

@@ -58,6 +58,10 @@ class ByNorm(Collector):
     def finish(self) -> Active | None:
         return self._plain(self.inner.finish())
 
+    @override
+    def edges(self) -> tuple[Tensor, ...]:
+        return tuple(per_norm(edge, self.norms) for edge in self.inner.edges())
+
     def _plain(self, active: Active | None) -> Active | None:
         return None if active is None else active.replace(active.values / divisor(self.norms)[active.columns])
 

@@ -71,6 +71,10 @@ class Collector(ABC):
     def finish(self) -> Active | None:
         """The entries of all chunks; None asks for another pass over the product."""
 
+    def edges(self) -> tuple[Tensor, ...]:
+        """Values at which an entry comes in or falls out whatever the others are: one number each, or one a latent."""
+        return ()
+
 
 class Cut(Collector):
     """Keeps entries by their value alone, so that it can be served from any list of entries that holds enough of them."""
@@ -191,6 +195,10 @@ class AboveCut(Cut):
         return self.cut
 
     @override
+    def edges(self) -> tuple[Tensor, ...]:
+        return (self.cut,)
+
+    @override
     def of_entries(self, active: Active) -> Active:
         return active.keep(active.values > (self.cut if self.cut.ndim == 0 else self.cut[active.columns]))
 
@@ -214,6 +222,10 @@ class Window(Cut):
     @override
     def floor(self) -> Tensor:
         return self.cut - self.half
+
+    @override
+    def edges(self) -> tuple[Tensor, ...]:
+        return (self.cut - self.half, self.cut + self.half)
 
     @override
     def of_entries(self, active: Active) -> Active:
