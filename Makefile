@@ -26,6 +26,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/harvest.py --out runs/bench/harvest.json
 	$(BIN)/python benchmarks/probing.py --out runs/bench/probing.json
 	$(if $(PEERS),$(BIN)/python benchmarks/fidelity_agreement.py --peers $(PEERS) --out runs/bench/fidelity_agreement.json)
+	$(if $(PEERS),$(BIN)/python benchmarks/probing_agreement.py --peers $(PEERS) --out runs/bench/probing_agreement.json)
 	$(BIN)/python benchmarks/kills.py --out runs/bench/kills.json
 
 docs: $(STAMP)

@@ -24,6 +24,7 @@ from perimetry.storage import read_json, write_bytes, write_json
 
 sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its path alone
 
+from agreement import VIEWS as AGREEMENT
 from compared import VIEWS as COMPARED
 from compared import taken
 from masked import VIEWS as MASKED
@@ -33,6 +34,9 @@ from measured import FIGURES, dose_curves, kept_rows, kept_seeds
 from measured import VIEWS as MEASURED
 from performance import VIEWS as PERFORMANCE
 from sceptic import VIEWS as SCEPTIC
+from truths import VIEWS as TRUTHS
+from truths import charts as truth_charts
+from truths import taken as truth_taken
 
 __all__ = ["FLAT", "VIEWS", "block", "fill", "pages", "read", "take"]
 
@@ -47,9 +51,11 @@ FLAT = (
     *("kind", "rule", "cells", "saes", "chosen", "chosen_baseline", "compared", "confirmed"),
     # Of a masking study:
     *("signs", "evaluations", "refused"),
+    # Of a study of known features:
+    *("claims", "metrics"),
 )
 """What is kept of a results file; the rest belongs to the report."""
-CHECKED = {"study": taken, "masking": masked_taken}
+CHECKED = {"study": taken, "masking": masked_taken, "truth": truth_taken}
 """Kind of results -> what is kept of them; the others are those of a bench."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
 BENCH = "bench"
@@ -224,10 +230,12 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speeds": speeds,
     "verdicts": _of_results(verdict),
     **COMPARED,
+    **AGREEMENT,
     **MASKED,
     **MEASURED,
     **PERFORMANCE,
     **SCEPTIC,
+    **TRUTHS,
 }
 """View -> Markdown of a result file."""
 
@@ -258,8 +266,9 @@ def drawings(folder: Path = FOLDER) -> dict[Path, str]:
     if (file := folder / f"{BENCH}.json").is_file():
         results = parse_results(read_json(file))
         found |= {DRAWN / f"{suite}.svg": dose_curves(results, suite) for suite in FIGURES}
-    if (file := folder / "masking.json").is_file():
-        found |= {DRAWN / f"{name}.svg": text for name, text in masked_charts(read_json(file)).items()}
+    for name, charts in (("masking", masked_charts), ("truth", truth_charts)):
+        if (file := folder / f"{name}.json").is_file():
+            found |= {DRAWN / f"{chart}.svg": text for chart, text in charts(read_json(file)).items()}
     return found
 
 

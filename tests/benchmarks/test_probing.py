@@ -1,11 +1,13 @@
 """Both arms of the comparison with sae-probes' fits see the same cells, and agree where saga has the steps that it needs."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from perimetry.errors import UsageError
 from perimetry.evals.sae.probe_features import Task, judge
@@ -29,11 +31,29 @@ def task(seed: int) -> Task:
 
 def test_the_arms_agree_where_saga_converges(module: ModuleType) -> None:
     tasks = [task(0), task(1)]
-    ours = [areas[0] for areas in judge(tasks, "l1", 3)]
-    assert ours == pytest.approx([module.saga_area(one, 3) for one in tasks], abs=5e-3)
-    found = module.compare(tasks, 2, 1)
-    assert found.difference < 0.005
+    found = module.compare(tasks, 2, 1, ("saga", module.saga))
+    assert set(found.areas) == {"saga", "perimetry", "scikit-learn"}
+    for arm in ("saga", "scikit-learn"):
+        assert found.areas["perimetry"] == pytest.approx(found.areas[arm], abs=5e-3)
+    assert found.areas["perimetry"] == [areas[0] for areas in judge(tasks, "l1", 2)]
     assert all(seconds[0] > 0 for seconds in found.seconds.values())
+
+
+def test_differences_are_ours_less_theirs(module: ModuleType) -> None:
+    both = module.Compared({"saga": [6.0], "perimetry": [2.0]}, {"saga": [0.5, 0.75], "perimetry": [0.75, 0.5]})
+    found = {(row["metric"], row["arm"]): row for row in module.rows_of(both, {"k": 1})}
+    assert found["time_ratio", "saga"]["estimate"] == 3
+    gap = found["auroc_difference", "perimetry"]
+    assert (gap["against"], gap["estimate"], gap["low"], gap["high"], gap["n"]) == ("saga", 0, -0.25, 0.25, 2)
+
+
+def test_cells_reach_another_process_as_they_are(scripts: Path, tmp_path: Path) -> None:
+    tasks = [task(0), task(1)]
+    import_module("_probes").write_cells(tasks, tmp_path / "cells.safetensors")
+    found = load_file(tmp_path / "cells.safetensors")
+    assert torch.equal(found["train_1"], tasks[1].train.rows)
+    assert torch.equal(found["test_labels_0"], tasks[0].tests[0].labels)
+    assert list(scripts.glob("peers/probes_sae_probes.py"))
 
 
 def test_the_script_prints_its_rows(
@@ -43,8 +63,9 @@ def test_the_script_prints_its_rows(
     module.main()
     rows = json.loads(capsys.readouterr().out)["rows"]
     kinds = {(row["metric"], row["arm"], row["k"]) for row in rows}
-    assert {("time_ratio", "saga", 0), ("seconds", "perimetry", 4), ("auroc_difference", "saga", 1)} <= kinds
-    assert all(row["estimate"] >= 0 for row in rows)
+    assert {("time_ratio", "saga", 0), ("seconds", "perimetry", 4), ("auroc_difference", "perimetry", 1)} <= kinds
+    exact = [row for row in rows if row["against"] == "scikit-learn" and row["k"] == 0]
+    assert max(abs(exact[0]["low"]), abs(exact[0]["high"])) < 0.005
     assert {row["cells"] for row in rows if row["k"] == 0} == {4}
 
 

@@ -11,13 +11,17 @@ from perimetry.report.schema import MadeResults, Results, parse_results
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
 from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
+from perimetry.report.schema_truth import TRUTH, TruthResults, parse_truth
 from perimetry.report.sections import Section, sections
 from perimetry.report.study import study_sections
 from perimetry.report.style import SCRIPT, STYLE
+from perimetry.report.truth import truth_sections
 from perimetry.storage import read_json, write_bytes, write_json
 
 __all__ = ["build_report", "keep_results", "read_results", "render"]
 
+PARSERS = {STUDY: parse_study, EVALUATION: parse_evaluation, MASKING: parse_masking, TRUTH: parse_truth}
+"""Kind of results -> its schema; the others are those of a bench."""
 MOST_BYTES = 2**30
 """Of a results file."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -28,9 +32,7 @@ def build_report(results: dict[str, Any], out: Path) -> Path:
 
     Errors: `ConfigError` when the results are not what the schema of their kind describes, `StorageFull`, `StorageError`.
     """
-    parse = {STUDY: parse_study, EVALUATION: parse_evaluation, MASKING: parse_masking}.get(
-        str(results.get("kind")), parse_results
-    )
+    parse = PARSERS.get(str(results.get("kind")), parse_results)
     write_bytes(out, render(parse(results)).encode())
     return out
 
@@ -51,7 +53,7 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def render(results: Results | StudyResults | EvaluationResults | MaskingResults) -> str:
+def render(results: Results | StudyResults | EvaluationResults | MaskingResults | TruthResults) -> str:
     """The page."""
     if isinstance(results, StudyResults):
         return _page(results, study_sections(results))
@@ -59,6 +61,8 @@ def render(results: Results | StudyResults | EvaluationResults | MaskingResults)
         return _page(results, evaluation_sections(results))
     if isinstance(results, MaskingResults):
         return _page(results, masking_sections(results))
+    if isinstance(results, TruthResults):
+        return _page(results, truth_sections(results))
     return _page(results, sections(results))
 
 

@@ -138,7 +138,7 @@ def test_presets_are_whole() -> None:
 
 
 def test_the_table_of_architectures_is_whole() -> None:
-    rows = order_of_architectures("tiny", (0,), settings={"tokens": 640, "blocks": 2})
+    rows = order_of_architectures(GroundTruth(preset="tiny", seeds=(0,), tokens=640, blocks=2))
     assert {row.arm for row in rows if not row.against} == {*RECIPES, "probe"}
     assert {(row.arm, row.against) for row in rows if row.against} == set(ORDER)
     assert {row.metric for row in rows if row.arm == "matryoshka"} == set(JUDGED)

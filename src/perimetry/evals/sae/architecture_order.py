@@ -6,10 +6,9 @@ matching pursuit goes on where it chooses an atom twice, as there. JumpReLU diff
 penalty to the count, here the count itself is the penalty's target, the default of this library.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-from perimetry.config import build
 from perimetry.evals.sae.ground_truth import GroundTruth, Recipe
 from perimetry.evals.sae.judging import Sums, merged, units_of
 from perimetry.evals.sae.shelf import Shelf
@@ -34,26 +33,19 @@ ORDER: Final = (
 
 
 def order_of_architectures(
-    preset: str = "small",
-    seeds: Sequence[int] = (0, 1, 2),
-    *,
-    shelf: Shelf | None = None,
-    settings: Mapping[str, Any] | None = None,
-    progress: bool = False,
+    evaluation: GroundTruth | None = None, *, shelf: Shelf | None = None, progress: bool = False
 ) -> list[TruthRow]:
-    """Train and judge the four architectures on a preset, once a seed; every number of each, and the pairs of `ORDER`.
+    """Train and judge the four architectures as `evaluation` says, once a seed; every number of each, and the pairs of `ORDER`.
 
-    `settings` are further fields of `GroundTruth`. With a shelf that has a folder a killed call goes on where it was. Errors:
-    `UnknownName` for the preset, `ConfigError`.
+    With a shelf that has a folder a killed call goes on where it was. Errors: those of `GroundTruth.config_of` and of training.
     """
-    values = {"preset": preset, "seeds": tuple(seeds), **(settings or {})}
-    evaluation = build(GroundTruth, values, "settings of ground_truth")
-    shelf = shelf or Shelf()
-    by_seed = {seed: evaluation.of_seed(list(RECIPES.values()), seed, shelf, progress=progress) for seed in seeds}
-    found = {(name, seed): by_seed[seed][i] for seed in seeds for i, name in enumerate(RECIPES)}
-    rows = order_rows(preset, found)
+    evaluation, shelf = evaluation or GroundTruth(), shelf or Shelf()
+    recipes = list(RECIPES.values())
+    by_seed = {seed: evaluation.of_seed(recipes, seed, shelf, progress=progress) for seed in evaluation.seeds}
+    found = {(name, seed): by_seed[seed][i] for seed in by_seed for i, name in enumerate(RECIPES)}
+    rows = order_rows(evaluation.preset, found)
     if evaluation.ceiling:
-        rows += numbers(preset, "probe", None, units_of(evaluation.probes(shelf), arm="probe"))
+        rows += numbers(evaluation.preset, "probe", None, units_of(evaluation.probes(shelf), arm="probe"))
     return rows
 
 
