@@ -61,7 +61,7 @@ def test_sentences_follow_the_claims() -> None:
     found = truth_verdicts(parse_truth(copy.deepcopy(RESULTS)))
     assert [v.tone for v in found] == ["good", "bad", "open"]
     assert "absorption of broken below that of none (so <they> say): holds" in found[0].text
-    assert "24 units, so in 3 of 3 seeds" in found[0].text
+    assert "24 units, this way in 3 of 3 seeds" in found[0].text
     assert "the opposite holds" in found[1].text
     assert "not decided" in found[2].text
 

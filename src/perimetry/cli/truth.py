@@ -16,7 +16,7 @@ def truth(
     preset: Annotated[
         str,
         Parameter(
-            help="full (a quarter of an hour on two cores), published (the published world and length: days), quick (looks whether anything "
+            help="full (minutes on two cores), published (the published world and length: days), quick (looks whether anything "
             "is wrong) or tiny (for tests: numbers mean nothing)."
         ),
     ] = "full",

@@ -45,7 +45,7 @@ def _sentence(one: JudgedClaim) -> str:
     did = {"holds": "holds", "fails": "the opposite holds", "open": "not decided"}[one.verdict]
     return (
         f"{one.part}: {one.metric} of {one.arm.replace('_', ' ')} {way} that of {one.against.replace('_', ' ')} ({one.said}): {did}; "
-        f"difference {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)}; {one.n} units, so in {one.seeds_so} of "
+        f"difference {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)}; {one.n} units, this way in {one.seeds_so} of "
         f"{one.seeds} seeds)."
     )
 
