@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from perimetry.errors import ConfigError, MissingFile, nearest
 from perimetry.storage import hash_json
 
-__all__ = ["Config", "build", "load_config", "load_values", "refusal"]
+__all__ = ["Config", "build", "load_config", "load_values", "over", "refusal"]
 
 C = TypeVar("C", bound="Config")
 
@@ -62,6 +62,19 @@ def build(cls: type[C], values: Mapping[str, Any], kind: str) -> C:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         raise refusal(kind, error, cls) from error
+
+
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Values on top of others, table by table.
+
+    >>> over({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        found[key] = over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _section(document: Mapping[str, Any], section: str, file: Path) -> Mapping[str, Any]:

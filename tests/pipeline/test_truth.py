@@ -111,6 +111,8 @@ def test_presets_are_configurations(preset: str) -> None:
 
 
 def test_values_go_before_the_preset_and_what_is_wrong_is_refused() -> None:
+    kept = build(TruthStudyConfig, with_truth_preset({"order": {"lr": 1e-3}}, "published"), "test").order
+    assert (kept.preset, kept.lr) == ("published", 1e-3)
     assert build(TruthStudyConfig, with_truth_preset({"parts": ["order"]}, "tiny"), "test").parts == ("order",)
     with pytest.raises(UnknownName, match="preset"):
         with_truth_preset({}, "large")

@@ -18,7 +18,7 @@ from perimetry.measures.newton import Batch, Penalty, solve
 from perimetry.measures.ranking import auroc
 from perimetry.runtime import generator
 
-__all__ = ["STRENGTHS", "Labelled", "Penalty", "Probe", "fit", "validated"]
+__all__ = ["STRENGTHS", "Labelled", "Penalty", "Probe", "fit", "validated", "validation_rows"]
 
 STRENGTHS: Final = tuple(float(c) for c in np.logspace(5, -5, 10))
 """The strengths that are tried, weakest penalty first, as in sae-probes."""
@@ -177,11 +177,20 @@ def fit(problems: Sequence[Labelled], strengths: Sequence[float], penalty: Penal
     return [[by_strength[float(c)] for c in strengths] for by_strength in found]
 
 
+def validation_rows(n: int) -> int:
+    """How many of the last of `n` training rows validate, where `n` is 128 or more.
+
+    >>> validation_rows(200), validation_rows(1024)
+    (40, 100)
+    """
+    return min(n // 5, 100)
+
+
 def _folds(labels: Bool[Tensor, " row"], seed: int) -> list[Int[Tensor, " _"]]:
     """Validation rows of each split: the last rows of a problem of 128 rows or more, else six stratified folds."""
     n = labels.numel()
     if n >= ONE_SPLIT:
-        return [torch.arange(n - min(n // 5, 100), n)]
+        return [torch.arange(n - validation_rows(n), n)]
     draw, fold = generator(seed), torch.empty(n, dtype=torch.long)
     for truth in (True, False):
         side = (labels.cpu() == truth).nonzero()[:, 0]

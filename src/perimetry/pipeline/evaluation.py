@@ -13,12 +13,13 @@ from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.stability import Stability
 from perimetry.evals.sae.units import Units
 from perimetry.pipeline.evaluation_config import EvaluationConfig
-from perimetry.pipeline.evaluation_controls import control_of
+from perimetry.pipeline.evaluation_controls import ControlMaker
 from perimetry.pipeline.evaluation_parts import Keeper, Measured, is_refusal
 from perimetry.pipeline.evaluation_subjects import Evaluated, subjects_of
 from perimetry.report import keep_results
 from perimetry.runtime import Runtime, fingerprint
-from perimetry.storage import hash_json, lock, remove_stale, write_json
+from perimetry.sae.formats.hashing import tensor_hash
+from perimetry.storage import lock, remove_stale, write_json
 
 __all__ = ["run_evaluation"]
 
@@ -75,7 +76,9 @@ def run_evaluation(
         keeper = Keeper(out / "parts", Shelf(out / "activations"), progress, say)
         say(f"2/3  controls: {', '.join(config.controls) or 'none'}")
         refused: list[_Refused] = []
-        controls = {one.subject.name: _controls(one, config, out, keeper, refused) for one in evaluated}
+        makers = ControlMaker(config, out / "controls", keeper.shelf)
+        controls = {one.subject.name: _controls(one, config, makers, keeper, refused) for one in evaluated}
+        makers.clear()
         say(f"3/3  {len(config.suites)} evaluations")
         found = _Found([], refused)
         for name in config.suites:
@@ -120,7 +123,7 @@ def _about(evaluation: AbstractEvaluation) -> dict[str, Any]:
 
 
 def _controls(
-    one: Evaluated, config: EvaluationConfig, out: Path, keeper: Keeper, refused: list[_Refused]
+    one: Evaluated, config: EvaluationConfig, makers: ControlMaker, keeper: Keeper, refused: list[_Refused]
 ) -> list[_Control]:
     """The controls of a dictionary, made now; one that it cannot have is told as refused."""
     if not any(name not in OWN_CONTROLS for name in config.suites):
@@ -129,14 +132,13 @@ def _controls(
     for kind in config.controls:
         keeper.say(f"     {one.subject.name}: {kind}")
         try:
-            made = control_of(kind, one, config, out / "controls", keeper.shelf, progress=keeper.progress)
+            made = makers.control(kind, one, progress=keeper.progress)
         except PerimetryError as error:
             if not is_refusal(error):
                 raise
             refused.append(_Refused(one.subject.name, kind, "", f"{type(error).__name__}: {error}"))
             continue
-        told = {"kind": kind, "of": one.digest, "seed": config.control_seed, "tokens": config.control_tokens}
-        found.append(_Control(kind, made, hash_json(told)))
+        found.append(_Control(kind, made, f"{kind} {tensor_hash(made.sae)}"))
     return found
 
 

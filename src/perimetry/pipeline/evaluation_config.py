@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from perimetry.config import Config
+from perimetry.config import Config, over
 from perimetry.errors import UnknownName
 from perimetry.evals.sae import SAE_EVALS, AbstractEvaluation
 from perimetry.evals.sae.absorption import Absorption
@@ -123,12 +123,4 @@ def with_evaluation_preset(values: Mapping[str, Any], preset: str) -> dict[str, 
     """
     if preset not in EVALUATION_PRESETS:
         raise UnknownName("preset", preset, EVALUATION_PRESETS)
-    return _over(EVALUATION_PRESETS[preset], values)
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(below)
-    for key, value in above.items():
-        old = found.get(key)
-        found[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return found
+    return over(EVALUATION_PRESETS[preset], values)

@@ -91,7 +91,7 @@ class Keeper(NamedTuple):
             "settings": evaluation.model_dump(mode="json"),
             "files": {
                 name: _content(Path(name))
-                for name in _strings(evaluation.model_dump(mode="json"))
+                for name in (*_strings(evaluation.model_dump(mode="json")), *map(str, evaluation.files()))
                 if Path(name).exists()
             },
             "of": list(of),

@@ -11,6 +11,7 @@ from perimetry.evals.sae import Place, Subject
 from perimetry.pipeline.calibration import fitted_policy
 from perimetry.runtime import Runtime
 from perimetry.sae.formats import LoadedSAE, load_sae
+from perimetry.sae.formats.hashing import tensor_hash
 
 __all__ = ["Evaluated", "names_of", "subjects_of"]
 
@@ -27,11 +28,8 @@ class Evaluated(NamedTuple):
     """As it was read."""
     path: Path
     """From where."""
-
-    @property
-    def digest(self) -> str:
-        """Identity of the dictionary; of one without a manifest, its folder."""
-        return self.loaded.info.digest or str(self.path.resolve())
+    digest: str
+    """Identity of the dictionary: its manifest's, or where it has none that of its tensors."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -104,5 +102,6 @@ def subjects_of(
         policy = info.policy
         documents = [] if policy.get("max_norm") is not None else list(read_texts(text, progress=progress))
         place = Place(lm, info.layer, fitted_policy(lm, info.layer, policy, documents))
-        found.append(Evaluated(Subject(name, loaded.sae, place, info.seed or 0), loaded, path))
+        digest = info.digest or tensor_hash(loaded.sae)
+        found.append(Evaluated(Subject(name, loaded.sae, place, info.seed or 0), loaded, path, digest))
     return found

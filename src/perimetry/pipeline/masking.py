@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perimetry import __version__
+from perimetry.assets import ASSETS
 from perimetry.errors import UsageError
+from perimetry.evals.sae import AbstractEvaluation
+from perimetry.evals.sae.fidelity import Fidelity
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Units
 from perimetry.pipeline.begun import require_same
+from perimetry.pipeline.evaluation_controls import OWN_SETTLE, settle_reader
 from perimetry.pipeline.evaluation_parts import Keeper
 from perimetry.pipeline.evaluation_subjects import Evaluated, subjects_of
 from perimetry.pipeline.masking_config import MaskingStudyConfig
@@ -25,8 +29,6 @@ __all__ = ["run_masking"]
 BEGUN = "masking.json"
 MADE = "made.json"
 """What an arm leaves once all its dictionaries are trained."""
-SETTLE_SPLIT = (0.9, 0.95)
-"""Share of an asset's documents on which thresholds are settled: training may have seen them, fidelity is measured on others."""
 SETTLE_ROWS = 256
 
 
@@ -102,13 +104,18 @@ def _train(config: MaskingStudyConfig, arm: str, folder: Path, runtime: Runtime,
 
 def _settle(config: MaskingStudyConfig, made: Sequence[_Made], evaluated: Sequence[Evaluated], keeper: Keeper) -> None:
     """Give every dictionary its target count on plain text that nothing is measured on, in place."""
-    reader = config.evaluation.fidelity.model_copy(update={"split": SETTLE_SPLIT, "rows": SETTLE_ROWS})
-    place = evaluated[0].subject.place
+    reader, place = settle_reader(config.evaluation.fidelity, SETTLE_ROWS), evaluated[0].subject.place
     held = reader.rows_once(place, keeper.shelf, progress=keeper.progress)
-    key = reader.shelf_key(place, held, "counted activations, 1")
-    acts = keeper.shelf.get(key, lambda: reader.counted_acts(place, held, progress=keeper.progress))["acts"]
+    acts = reader.acts_once(place, held, keeper.shelf, progress=keeper.progress)["acts"]
     for one, subject in zip(made, evaluated, strict=True):
         subject.subject.sae.settle(acts, one.which.k)
+
+
+def _apart(config: MaskingStudyConfig, evaluation: AbstractEvaluation) -> AbstractEvaluation:
+    """Fidelity on a source of the user's own, as it is measured: on the half on which no threshold was settled."""
+    if not (config.settle and isinstance(evaluation, Fidelity) and evaluation.text not in ASSETS):
+        return evaluation
+    return evaluation.model_copy(update={"split": (OWN_SETTLE[1], 1.0), "split_own": True})
 
 
 def _measure(
@@ -117,7 +124,7 @@ def _measure(
     rows: list[MaskingRow] = []
     refused: list[dict[str, Any]] = []
     for name in config.evaluation.suites:
-        evaluation = config.evaluation.evaluation(name)
+        evaluation = _apart(config, config.evaluation.evaluation(name))
         found: dict[Dictionary, list[Units]] = {}
         for one, subject in zip(made, evaluated, strict=True):
             identity = f"{subject.digest}, settled" if config.settle else subject.digest

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from perimetry.errors import TooFewSamples
 from perimetry.evals.sae import AbstractEvaluation
-from perimetry.evals.sae.pooled import pooled
-from perimetry.evals.sae.units import Cell, Units, difference, interval
+from perimetry.evals.sae.pooled import difference_over_seeds, over_seeds, pooled
+from perimetry.evals.sae.units import Cell, Units
 from perimetry.pipeline.masking_config import CLAIMS, PLAIN
 
 __all__ = ["Dictionary", "MaskingRow", "masking_rows", "signs"]
@@ -120,11 +120,11 @@ def _numbers(
 ) -> list[MaskingRow]:
     about = _about(evaluation, k, cell)
     rows: list[MaskingRow] = []
-    cases: list[tuple[int | None, Units]] = [(None, pooled(list(mine.values()))), *mine.items()]
-    for seed, units in cases:
-        if not units.names:
+    cases: list[tuple[int | None, list[Units]]] = [(None, list(mine.values())), *((s, [u]) for s, u in mine.items())]
+    for seed, several in cases:
+        if not pooled(several).names:
             continue
-        box = interval(units)
+        box = over_seeds(several)
         count = len(mine) if seed is None else 1
         given = {"value": box.estimate, "low": box.low, "high": box.high, "n": box.n, "method": box.method}
         rows.append(
@@ -145,11 +145,11 @@ def _differences(
     shared = [seed for seed in ours if seed in theirs]
     rows: list[MaskingRow] = []
     for seed in shared:
-        row = _difference(arms, seed, ours[seed], theirs[seed], about)
+        row = _difference(arms, seed, [ours[seed]], [theirs[seed]], about)
         rows += [row] if row else []
     if not shared:
         return rows
-    whole = _difference(arms, None, pooled([ours[s] for s in shared]), pooled([theirs[s] for s in shared]), about)
+    whole = _difference(arms, None, [ours[s] for s in shared], [theirs[s] for s in shared], about)
     if whole is None:
         return rows
     above = sum(row.value > 0 for row in rows)
@@ -157,10 +157,10 @@ def _differences(
 
 
 def _difference(
-    arms: tuple[str, str], seed: int | None, one: Units, two: Units, about: Mapping[str, Any]
+    arms: tuple[str, str], seed: int | None, one: Sequence[Units], two: Sequence[Units], about: Mapping[str, Any]
 ) -> MaskingRow | None:
     try:
-        gap = difference(one, two)
+        gap = difference_over_seeds(one, two)
     except TooFewSamples:
         return None
     box = {
@@ -177,13 +177,13 @@ def _difference(
 def signs(rows: Sequence[MaskingRow]) -> list[dict[str, Any]]:
     """Of each published claim, at each count and number of probe latents: was its sign seen? `seen`, `opposite` or `open`.
 
-    Seen means that the interval of the difference over all seeds lies wholly on the published side of 0.
+    Seen means that the interval of the difference, over units and seeds, lies wholly on the published side of 0.
     """
     told: list[dict[str, Any]] = []
     for claim in CLAIMS:
         for row in rows:
             own = (row.evaluation, row.metric, row.arm, row.against, row.seed, row.case, row.measured)
-            if own != (claim.evaluation, claim.metric, MASKED, PLAIN, None, "", "sae"):
+            if own != (claim.evaluation, claim.metric, MASKED, PLAIN, None, claim.case, "sae"):
                 continue
             low, high = sorted((claim.sign * row.low, claim.sign * row.high))
             seen = "seen" if low > 0 else "opposite" if high < 0 else "open"

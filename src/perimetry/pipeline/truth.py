@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from perimetry import __version__
-from perimetry.config import Config
+from perimetry.config import Config, over
 from perimetry.errors import UnknownName
 from perimetry.evals.sae.architecture_order import ORDER, order_of_architectures
 from perimetry.evals.sae.base import Metric
@@ -100,10 +100,10 @@ whether anything is wrong; `tiny` is for tests."""
 
 
 def with_truth_preset(values: Mapping[str, Any], preset: str) -> dict[str, Any]:
-    """The values of a configuration on top of those of a preset. Errors: `UnknownName`."""
+    """The values of a configuration on top of those of a preset, table by table. Errors: `UnknownName`."""
     if preset not in TRUTH_PRESETS:
         raise UnknownName("preset", preset, TRUTH_PRESETS)
-    return {**TRUTH_PRESETS[preset], **values}
+    return over(TRUTH_PRESETS[preset], values)
 
 
 def run_truth(

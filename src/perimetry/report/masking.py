@@ -44,7 +44,7 @@ def masking_sections(results: MaskingResults) -> list[Section]:
 
 
 def _sentence(one: Sign) -> str:
-    at = f" at k = {one.k}" if one.k else ""
+    at = (f" on {one.case} shifts" if one.case else "") + (f" at k = {one.k}" if one.k else "")
     did = {
         "seen": "the published sign was seen",
         "opposite": "the opposite of the published sign was seen",
@@ -65,8 +65,8 @@ def masking_verdicts(results: MaskingResults) -> list[Verdict]:
 def _verdict(results: MaskingResults) -> Html:
     items = [tag("li", verdict.text, class_=verdict.tone) for verdict in masking_verdicts(results)]
     note = (
-        "Intervals resample the units of each evaluation (documents, letters, labelled sets) for both arms at once, dictionaries of all seeds "
-        "together; how far other seeds would differ is said by the count of seeds alone. A sign counts as seen where the whole interval lies on its side."
+        "Intervals hold two things: other units of each evaluation (documents, letters, labelled sets, the same for both arms) and other seeds of "
+        "the dictionaries. A sign counts as seen where the whole interval lies on its side."
     )
     return join([tag("ul", *items, class_="verdicts"), tag("p", note, class_="muted")])
 
@@ -108,7 +108,7 @@ def masking_charts(results: MaskingResults) -> list[Chart]:
 
 
 def _figures(results: MaskingResults) -> Html:
-    said = "Mean of the seeds; bands: 95 % bootstrap over units, which arms share."
+    said = "Mean of the seeds; bands: 95 % intervals of units, which arms share, and seeds."
     pictures = [figure(chart.picture, f"{chart.label}. {said}") for chart in masking_charts(results)]
     return tag("div", *pictures, class_="figures") if pictures else join([])
 

@@ -63,6 +63,8 @@ class Sign(Config):
     """Name of the evaluation."""
     metric: str
     """Name of the number."""
+    case: str = ""
+    """Kind of shift that it is about; empty for all together."""
     sign: int
     """+1 where it rises with masking, as published, -1 where it falls."""
     said: str

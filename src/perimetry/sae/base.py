@@ -148,6 +148,8 @@ class AbstractSAE(nn.Module, ABC):
     """Whether its training follows the count that `Objective` gives for a step."""
     reads: ClassVar[Reads] = "one"
     """What a row of its source holds."""
+    in_order: ClassVar[bool] = False
+    """Whether the codes of a row depend on the rows before it, so that rows must be consecutive tokens."""
 
     W_dec: nn.Parameter
     """Decoder directions, one row a latent."""

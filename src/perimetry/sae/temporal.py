@@ -73,6 +73,7 @@ class TemporalSAE(AutogradSAE):
 
     architecture: ClassVar[str] = "temporal"
     count_mode: ClassVar[CountMode] = "fixed"
+    in_order: ClassVar[bool] = True
     defaults: ClassVar[Defaults] = Defaults(unit_decoder=False)
     options_type: ClassVar[type[Options]] = TemporalOptions
 

@@ -40,13 +40,16 @@ def measured(tiny_lm: LanguageModel) -> Found:
 
 
 def test_every_set_has_every_own_shift(measured: Found) -> None:
-    units = {f"{name}/{shift}" for name in ("toy_animals", "toy_moods") for shift in OWN}
-    assert set(measured["auroc_ood", "", 4, "sae"].names) == units
+    whole = measured["auroc_ood", "", 4, "sae"]
+    assert whole.names == ("toy_animals", "toy_moods"), "all shifts of a set share its probes: they are one unit"
+    assert whole.under.tolist() == [len(OWN)] * 2
+    alone = [measured["auroc_ood", shift, 4, "sae"] for shift in OWN]
+    assert torch.allclose(whole.over, torch.stack([units.over for units in alone]).sum(0))
     assert {case for _, case, _, _ in measured} == {"", "case", "typos", "word_order"}
-    assert measured["auroc_ood", "case", 1, "sae"].names == ("toy_animals/case", "toy_moods/case")
+    assert measured["auroc_ood", "case", 1, "sae"].names == ("toy_animals", "toy_moods")
     for (metric, _, _, _), found in measured.items():
-        low = -1 if metric == "gap" else 0
-        assert low <= float(found.over.min()) <= float(found.over.max()) <= 1
+        low, areas = -1 if metric == "gap" else 0, found.over / found.under
+        assert low <= float(areas.min()) <= float(areas.max()) <= 1
 
 
 def test_the_gap_is_the_paired_difference_to_the_raw_probe(measured: Found) -> None:
@@ -54,13 +57,13 @@ def test_the_gap_is_the_paired_difference_to_the_raw_probe(measured: Found) -> N
         gap = measured["gap", "", k, "sae"]
         paired = difference(measured["auroc_ood", "", k, "sae"], measured["auroc_ood", "", 0, "raw"])
         assert gap.estimate() == pytest.approx(paired.estimate)
-        assert paired.n == 6
+        assert paired.n == 2
 
 
 def test_the_area_in_distribution_is_the_same_for_all_shifts_of_a_set(measured: Found) -> None:
     found = measured["auroc_id", "", 0, "raw"]
-    areas = dict(zip(found.names, found.over.tolist(), strict=True))
-    assert len({areas[f"toy_moods/{shift}"] for shift in OWN}) == 1
+    for shift in OWN:
+        assert torch.allclose(measured["auroc_id", shift, 0, "raw"].over * len(OWN), found.over)
     assert found.estimate() > 0.6
 
 
@@ -96,10 +99,19 @@ def test_a_file_beside_a_set_is_its_published_shift(tiny_lm: LanguageModel, tmp_
     write_set(tmp_path / "ood" / "mine_OOD.jsonl", swapped)
     settings = OodProbing(data=ProbeData(sets=(str(tmp_path / "mine.jsonl"),)), seeds=1, ks=(4,), held=40)
     found = by_cell(settings.measure(subject(tiny_lm), Shelf()))
-    assert found["auroc_ood", "published", 0, "raw"].names == ("mine/published",)
+    assert found["auroc_ood", "published", 0, "raw"].names == ("mine",)
     # Labels that are turned round turn the area round: what is judged are these rows, with these labels.
     assert found["auroc_ood", "published", 0, "raw"].estimate() < 0.4
     assert found["auroc_id", "published", 0, "raw"].estimate() > 0.6
+
+
+def test_a_twin_is_a_file_that_is_read(tmp_path: Path) -> None:
+    name = str(tmp_path / "mine.jsonl")
+    settings = OodProbing(data=ProbeData(sets=(name, "toy_moods")))
+    assert settings.files() == []
+    write_set(tmp_path / "ood" / "mine_OOD.jsonl", toy("toy_moods"))
+    assert settings.files() == [tmp_path / "ood" / "mine_OOD.jsonl"]
+    assert OodProbing().files() == []
 
 
 def test_refuses_shifted_rows_with_other_labels_and_sets_that_are_too_small(

@@ -29,6 +29,7 @@ from perimetry.evals.sae.probe_sets import (
     split,
 )
 from perimetry.evals.sae.shelf import Shelf
+from perimetry.measures.logistic import validation_rows
 
 pulled = pytest.mark.skipif(
     not is_pulled(ASSETS["probe-texts"]),
@@ -117,9 +118,25 @@ def test_splits_are_balanced_disjoint_and_share_no_prompt(n: int, positives: flo
     assert int(found.labels[one.train].sum()) == len(train) - len(train) // 2
     assert not set(train) & set(test)
     assert not {found.texts[i] for i in train} & {found.texts[i] for i in test}
-    assert whole.train.tolist() == train or not plain
+    assert sorted(whole.train.tolist()) == sorted(train) or not plain
+    last = validation_rows(len(train))
+    fitted, validating = train[: len(train) - last], train[len(train) - last :]
+    assert abs(2 * int(found.labels[validating].sum()) - last) <= 1
+    shared = {found.texts[i] for i in fitted} & {found.texts[i] for i in validating}
+    assert len(shared) <= 2, "at most one prompt of a class is cut in two, to have as many rows as are wanted"
     assert sorted([*whole.train.tolist(), *whole.test.tolist()]) == list(range(n))
     assert split(found, seed).train.tolist() == train
+
+
+def test_repeated_prompts_validate_or_train_but_not_both() -> None:
+    texts = [f"prompt {i % 400}" for i in range(1200)]
+    found = made([int(text.split()[1]) % 2 == 0 for text in texts], texts)
+    rows = split(found, 3).train.tolist()
+    last = validation_rows(len(rows))
+    assert last == 100
+    assert not {texts[i] for i in rows[:-last]} & {texts[i] for i in rows[-last:]}
+    leaking = split(found, 3, leaks=True).train.tolist()
+    assert {texts[i] for i in leaking[:-last]} & {texts[i] for i in leaking[-last:]}, "as sae-probes has them"
 
 
 def test_large_sets_train_on_1024_rows_and_seeds_draw_others() -> None:

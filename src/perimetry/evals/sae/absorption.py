@@ -30,23 +30,20 @@ from perimetry.evals.sae.absorbing import (
     ProbeRules,
     SplitRules,
     absorption_by_letter,
-    join_codes,
     letter_probes,
 )
 from perimetry.evals.sae.base import AbstractEvaluation, Metric, Place, Subject
 from perimetry.evals.sae.held_out import require_readable
 from perimetry.evals.sae.letters import ALPHABET, Words, draw_words, plain_words, read_words, spelling_prompts
+from perimetry.evals.sae.probe_features import encode_rows
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Cell, Units, means, ratios
-from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.ui import track
 
 __all__ = ["Absorption"]
 
 PART: Final = 256
 """Words that are read, and kept on the shelf, together: what a run that is stopped loses at most."""
-ENCODE_ROWS: Final = 1024
-"""Words that are encoded together, whatever the batch of the model; bounds the encoder's dense product."""
 METRICS: Final = {
     "full_absorption": Metric(
         unit="share",
@@ -151,7 +148,7 @@ class Absorption(AbstractEvaluation):
         key = self._key(subject.place)
         seen = self._read(subject.place, shelf, key, progress=progress)
         probes = self._probes(seen, shelf, key)
-        codes = _encode(subject.sae, seen.acts)
+        codes = encode_rows(subject.sae, seen.acts)
         rules = SplitRules(self.l1, self.l2, self.rise, self.most_main)
         words = seen.words
         found = absorption_by_letter(seen.acts, words.letters, words.parts, probes, codes, subject.sae.W_dec, rules)
@@ -161,7 +158,7 @@ class Absorption(AbstractEvaluation):
         """What the activations at the words depend on."""
         chosen = ("seed", "words", "given", "examples", "training", "held_out")
         settings = {name: value for name, value in self.model_dump(mode="json").items() if name in chosen}
-        return {"what": "words of absorption, 1", "place": place.key(), "tokenizer": place.lm.tokenizer_hash} | settings
+        return {"what": "words of absorption, 1", "place": place.key()} | settings
 
     def _read(self, place: Place, shelf: Shelf, key: dict[str, Any], *, progress: bool) -> _Seen:
         known = self.given or plain_words(place.lm)
@@ -190,12 +187,6 @@ class Absorption(AbstractEvaluation):
             lambda: letter_probes(seen.acts, seen.words.letters, seen.words.parts, rules)._asdict(),
         )
         return LetterProbes(**made)
-
-
-@torch.no_grad()
-def _encode(sae: AbstractSAE, acts: Acts) -> Codes:
-    parts = [sae.encode(some.to(sae.W_dec.device)) for some in acts.split(ENCODE_ROWS)]
-    return join_codes([Codes(part.indices.cpu(), part.values.float().cpu(), part.width) for part in parts])
 
 
 def _units(found: LetterResults, probes: LetterProbes) -> list[Units]:

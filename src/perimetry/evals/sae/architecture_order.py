@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from perimetry.evals.sae.ground_truth import GroundTruth, Recipe
-from perimetry.evals.sae.judging import Sums, merged, units_of
+from perimetry.evals.sae.judging import Sums, units_of
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.truth_rows import TruthRow, differences, numbers
+from perimetry.evals.sae.units import Units
 
 __all__ = ["ORDER", "RECIPES", "order_of_architectures", "order_rows"]
 
@@ -45,25 +46,25 @@ def order_of_architectures(
     found = {(name, seed): by_seed[seed][i] for seed in by_seed for i, name in enumerate(RECIPES)}
     rows = order_rows(evaluation.preset, found)
     if evaluation.ceiling:
-        rows += numbers(evaluation.preset, "probe", None, units_of(evaluation.probes(shelf), arm="probe"))
+        rows += numbers(evaluation.preset, "probe", None, [units_of(evaluation.probes(shelf), arm="probe")])
     return rows
 
 
 def order_rows(preset: str, found: Mapping[tuple[str, int], Mapping[str, Sums]]) -> list[TruthRow]:
     """The rows of dictionaries that were judged, by architecture and seed; pairs of `ORDER` where both are there."""
-    arms = list(dict.fromkeys(arm for arm, _ in found))
-    together = {arm: merged([sums for (name, _), sums in found.items() if name == arm]) for arm in arms}
+    by_arm: dict[str, dict[int, list[Units]]] = {}
+    for (arm, seed), sums in found.items():
+        by_arm.setdefault(arm, {})[seed] = units_of(sums)
     rows: list[TruthRow] = []
-    for arm in arms:
-        rows += numbers(preset, arm, None, units_of(together[arm]))
-        for (name, seed), sums in found.items():
-            rows += numbers(preset, arm, seed, units_of(sums)) if name == arm else []
+    for arm, own in by_arm.items():
+        rows += numbers(preset, arm, None, list(own.values()))
+        for seed, units in own.items():
+            rows += numbers(preset, arm, seed, [units])
     for first, second in ORDER:
-        if first not in together or second not in together:
+        shared = [seed for seed in by_arm.get(first, {}) if seed in by_arm.get(second, {})]
+        if not shared:
             continue
-        rows += differences(preset, (first, second), None, units_of(together[first]), units_of(together[second]))
-        for seed in [seed for name, seed in found if name == first and (second, seed) in found]:
-            rows += differences(
-                preset, (first, second), seed, units_of(found[first, seed]), units_of(found[second, seed])
-            )
+        for seed, seeds in [(None, shared), *((s, [s]) for s in shared)]:
+            pair = [[by_arm[arm][s] for s in seeds] for arm in (first, second)]
+            rows += differences(preset, (first, second), seed, *pair)
     return rows

@@ -1,16 +1,18 @@
 """What an evaluation of a dictionary promises: which numbers, in which direction, on which units, and when it refuses."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.config import Config
+from perimetry.errors import Incompatible
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Units
 from perimetry.sae.base import AbstractSAE
 
-__all__ = ["AbstractEvaluation", "Metric", "Place", "Subject"]
+__all__ = ["AbstractEvaluation", "Metric", "Place", "Subject", "require_rows_alone"]
 
 E = TypeVar("E", bound="AbstractEvaluation")
 
@@ -40,6 +42,7 @@ class Place(NamedTuple):
         """What activations depend on here, as plain JSON values."""
         return {
             "model": self.lm.revision,
+            "tokenizer": self.lm.tokenizer_hash,
             "layer": self.layer,
             "policy": self.policy.model_dump(mode="json"),
             "dtype": str(self.lm.dtype),
@@ -57,6 +60,14 @@ class Subject(NamedTuple):
     """Where it was trained."""
     seed: int = 0
     """Of its training."""
+
+
+def require_rows_alone(sae: AbstractSAE) -> None:
+    """Refuse a dictionary whose codes of a row depend on other rows: numbers would follow the batches. Errors: `Incompatible`."""
+    if sae.in_order:
+        raise Incompatible(
+            f"a {sae.architecture} dictionary reads consecutive tokens, this evaluation gives it rows in batches of any order; leave it out"
+        )
 
 
 class AbstractEvaluation(Config, ABC):
@@ -79,6 +90,10 @@ class AbstractEvaluation(Config, ABC):
     @abstractmethod
     def tiny(cls: type[E]) -> E:
         """Settings for a tiny model."""
+
+    def files(self) -> list[Path]:
+        """Files that are read without being named in the settings."""
+        return []
 
     @abstractmethod
     def measure(self, subject: Subject, shelf: Shelf, *, progress: bool = False) -> list[Units]:

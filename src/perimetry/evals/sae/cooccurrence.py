@@ -7,8 +7,8 @@ dropped before mixing, as masking drops words before the model reads them; all a
 * `none`: nothing is dropped.
 * `masked`: every firing feature is dropped with the given probability: the analogue of masking.
 * `broken`: only features that fire together with their own child or parent are, with the same probability.
-* `control`: as many features as in `broken`, batch by batch, but such as fire without child and parent: the same loss of
-  features and the same computation, and co-occurrence stays.
+* `control`: as many features as in `broken`, batch by batch, but such as have neither child nor parent: the same loss of
+  features and the same computation, and co-occurrence stays as it is. (Parents that fire alone are not dropped: that would raise it.)
 
 Absorption is counted against the known features: at a token where parent and child fire, the latent nearest to the parent is
 silent, while the latent nearest to the child is active, has a cosine of at least .025 with the parent's direction, and writes
@@ -29,8 +29,8 @@ from perimetry.config import Config, build
 from perimetry.errors import ConfigError, TooFewSamples
 from perimetry.evals.sae.base import Metric
 from perimetry.evals.sae.ground_truth import drawn_world, flat, training_folder, unflat
-from perimetry.evals.sae.judging import Sums, entries_of, merged, sums_of, units_of
-from perimetry.evals.sae.matching import best, cosines
+from perimetry.evals.sae.judging import Sums, entries_of, sums_of, units_of
+from perimetry.evals.sae.matching import best, cosines, look
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.synthetic import Fired, World, WorldSource, mixed_seed
 from perimetry.evals.sae.synthetic_config import WorldConfig
@@ -80,14 +80,6 @@ class Absorbed(NamedTuple):
     """Where the feature fires."""
 
 
-def _among(keys: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each key is among the rising `ordered`, and where."""
-    if not ordered.numel():
-        return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys)
-    places = torch.searchsorted(ordered, keys).clamp(max=ordered.numel() - 1)
-    return ordered[places] == keys, places
-
-
 def absorbed(
     codes: Codes, fired: Fired, world: World, decoder: Decoder, *, cosine: float = 0.025, projection: float = 0.4
 ) -> Absorbed:
@@ -100,14 +92,14 @@ def absorbed(
     is_parent = torch.zeros(features, dtype=torch.bool)
     is_parent[world.parents[world.parents >= 0]] = True
     general = fired.keep(is_parent[fired.features])
-    speaks, _ = _among(general.tokens * active.width + nearest[general.features], keys)
+    speaks, _ = look(general.tokens * active.width + nearest[general.features], keys)
 
     specific = fired.keep(world.parents[fired.features] >= 0)
     parents = world.parents[specific.features]
     # Parents and their tokens rise together, as entries lie by token, then by feature.
-    there, which = _among(specific.tokens * features + parents, general.tokens * features + general.features)
+    there, which = look(specific.tokens * features + parents, general.tokens * features + general.features)
     latent = nearest[specific.features]
-    heard, place = _among(specific.tokens * active.width + latent, keys)
+    heard, place = look(specific.tokens * active.width + latent, keys)
     rows, directions = decoder.detach()[latent], world.directions[parents]
     along = (rows * directions).sum(1)
     said = values[place] if values.numel() else torch.zeros_like(along)
@@ -138,14 +130,16 @@ def thin(world: World, fired: Fired, arm: str, drop: float, seed: int) -> Fired:
     above = world.parents[fired.features]
     has_parent = above >= 0
     with_child = torch.unique(fired.tokens[has_parent] * world.config.features + above[has_parent])
-    together = has_parent | _among(fired.tokens * world.config.features + fired.features, with_child)[0]
+    together = has_parent | look(fired.tokens * world.config.features + fired.features, with_child)[0]
     out = together & (chance < drop)
     if arm == "control":
-        others = (~together).nonzero()[:, 0]
+        alone = ~has_parent
+        alone &= ~torch.isin(fired.features, world.parents[world.parents >= 0])
+        others = alone.nonzero()[:, 0]
         wanted = int(out.sum())
         if wanted > others.numel():
             raise ConfigError(
-                f"{wanted} features are to be dropped that fire without parent and child, there are {others.numel()}; lower drop, "
+                f"{wanted} features are to be dropped that have no parent and no child, {others.numel()} such fire; lower drop, "
                 "or give a world with more features outside the trees"
             )
         out = torch.zeros_like(out)
@@ -255,7 +249,7 @@ class CausalTest(Config):
 
 def _of_arm(test: CausalTest, arm: str, seed: int, shelf: Shelf, *, progress: bool) -> dict[str, Sums]:
     own = test.model_dump(mode="json", exclude={"arms", "seeds", "drop"} if arm == "none" else {"arms", "seeds"})
-    key = {"evaluation": "cooccurrence", "definition": "1", "arm": arm, "seed": seed, "test": own}
+    key = {"evaluation": "cooccurrence", "definition": "2", "arm": arm, "seed": seed, "test": own}
 
     def make() -> dict[str, Tensor]:
         source = ThinnedSource(drawn_world(test.world), arm, test.drop)
@@ -274,8 +268,8 @@ def causal_rows(
 ) -> list[TruthRow]:
     """Every number of every arm, and every arm less `none`, and `broken` less `control`; by seed and over all seeds.
 
-    Over seeds a unit's sums are added, so that resampling keeps a feature together. A difference below 0 in `absorption` says
-    that the arm reduces it. Killed, the same call with the same shelf goes on. Errors: `ConfigError`, and those of training.
+    Over seeds a unit's sums are added, and intervals hold units and seeds. A difference below 0 in `absorption` says that the arm
+    reduces it. Killed, the same call with the same shelf goes on. Errors: `ConfigError`, and those of training.
     """
     test, shelf = test or CausalTest(), shelf or Shelf()
     found = {
@@ -286,10 +280,8 @@ def causal_rows(
     pairs += [("broken", "control")] if {"broken", "control"} <= set(test.arms) else []
     rows: list[TruthRow] = []
     for case in cases:
-        of = {
-            arm: test.units(merged([found[arm, seed] for seed in test.seeds]) if case is None else found[arm, case])
-            for arm in test.arms
-        }
+        seeds = test.seeds if case is None else (case,)
+        of = {arm: [test.units(found[arm, seed]) for seed in seeds] for arm in test.arms}
         for arm, units in of.items():
             rows += numbers("planted", arm, case, units)
         for one, two in pairs:

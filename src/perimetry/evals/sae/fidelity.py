@@ -160,8 +160,7 @@ class Fidelity(TextEvaluation):
 
     def _stored(self, subject: Subject, held: HeldRows, shelf: Shelf, progress: bool) -> _Tally:
         """What it does to activations that all dictionaries of a place share."""
-        key = self.shelf_key(subject.place, held, "counted activations, 1")
-        stored = shelf.get(key, lambda: self.counted_acts(subject.place, held, progress=progress))
+        stored = self.acts_once(subject.place, held, shelf, progress=progress)
         found, counts = _Tally(subject), stored["counts"]
         rows = counts.split(self.batch)
         for part, acts in zip(rows, stored["acts"].split([int(r.sum()) for r in rows]), strict=True):

@@ -14,7 +14,7 @@ from perimetry.activations.tap import Tap
 from perimetry.activations.text import PackedRow, pack, shuffled, take_split
 from perimetry.assets import ASSETS, read_texts
 from perimetry.errors import Incompatible, TooFewSamples
-from perimetry.evals.sae.base import AbstractEvaluation, Place, Subject
+from perimetry.evals.sae.base import AbstractEvaluation, Place, Subject, require_rows_alone
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.storage import hash_json
 from perimetry.ui import track
@@ -50,7 +50,9 @@ class TextEvaluation(AbstractEvaluation, ABC):
     """Asset, file or folder of documents."""
     split: tuple[float, float] = (0.95, 1.0)
     """Share of an asset's documents, by the hash of their id, that is read: by default the one that no training, profile or
-    calibration sees. All of a source of the user's own is read."""
+    calibration sees. All of a source of the user's own is read, unless `split_own`."""
+    split_own: bool = False
+    """Whether `split` goes for a source of the user's own as well."""
     context: int = Field(default=128, ge=2)
     """Tokens of a row, with what the token policy adds."""
     rows: int = Field(default=256, ge=LEAST_ROWS)
@@ -66,7 +68,7 @@ class TextEvaluation(AbstractEvaluation, ABC):
     def held_rows(self, place: Place, *, progress: bool = False) -> HeldRows:
         """The rows of the setting. Errors: `TooFewSamples` for fewer than two, those of `read_texts` and `pack`."""
         documents = list(read_texts(self.text, progress=progress))
-        if self.text in ASSETS:
+        if self.text in ASSETS or self.split_own:
             documents = take_split(documents, *self.split)
         found: list[PackedRow] = []
         taken: set[int] = set()
@@ -88,10 +90,15 @@ class TextEvaluation(AbstractEvaluation, ABC):
 
     def rows_once(self, place: Place, shelf: Shelf, *, progress: bool = False) -> HeldRows:
         """`held_rows`, read once for all dictionaries of a shelf. Errors: as there."""
-        chosen = ("text", "split", "context", "rows", "apart", "seed")
+        chosen = ("text", "split", "split_own", "context", "rows", "apart", "seed")
         settings = {name: value for name, value in self.model_dump(mode="json").items() if name in chosen}
-        key = {"what": "held rows", "place": place.key(), "tokenizer": place.lm.tokenizer_hash} | settings
+        key = {"what": "held rows", "place": place.key()} | settings
         return shelf.once(key, lambda: self.held_rows(place, progress=progress))
+
+    def acts_once(self, place: Place, held: HeldRows, shelf: Shelf, *, progress: bool = False) -> dict[str, Tensor]:
+        """`counted_acts`, from the shelf where all dictionaries of a place find them."""
+        key = self.shelf_key(place, held, "counted activations, 1")
+        return shelf.get(key, lambda: self.counted_acts(place, held, progress=progress))
 
     def counted_acts(self, place: Place, held: HeldRows, *, progress: bool = False) -> dict[str, Tensor]:
         """Activations (float32) of the positions that count, `acts`, row by row, and how many each row has, `counts`."""
@@ -119,7 +126,7 @@ def counted(residual: Float[Tensor, "row seq d_model"], countable: Bool[Tensor, 
 def require_readable(subject: Subject) -> None:
     """Refuse a dictionary that does not read and give back the output of one block of its place.
 
-    Errors: `Incompatible` for one that reads several places or gives another than it reads, `WidthMismatch`.
+    Errors: `Incompatible` for one that reads several places, gives another than it reads, or reads tokens in order; `WidthMismatch`.
     """
     sae, place = subject.sae, subject.place
     if sae.reads != "one":
@@ -127,5 +134,6 @@ def require_readable(subject: Subject) -> None:
             f"{subject.name!r} is a {sae.architecture}, which reads {'two' if sae.reads == 'pair' else 'several'} places; this "
             "evaluation judges dictionaries that give back what they read at one place; give one of these"
         )
+    require_rows_alone(sae)
     if sae.d_model != place.lm.d_model:
         sae.check_width(torch.empty(0, place.lm.d_model), f"layer {place.layer} of {place.lm.name!r}")

@@ -69,7 +69,7 @@ class Sums(NamedTuple):
 
 def require_judgeable(sae: AbstractSAE) -> None:
     """Errors: `Incompatible` for a dictionary that reads several places, or tokens in their order: a world has neither."""
-    if sae.reads != "one" or sae.architecture == "temporal":
+    if sae.reads != "one" or sae.in_order:
         wants = "consecutive tokens" if sae.reads == "one" else f"{sae.reads} activations a row"
         raise Incompatible(
             f"{sae.architecture} reads {wants}, a synthetic world gives single tokens without order; judge an architecture that "

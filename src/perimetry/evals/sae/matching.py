@@ -14,7 +14,21 @@ from torch import Tensor
 from perimetry.axes import Decoder
 from perimetry.errors import Incompatible, NonFinite, WidthMismatch
 
-__all__ = ["Best", "Entries", "Pairs", "Scores", "Tallies", "assign", "best", "cosines", "joint", "scores", "tally"]
+__all__ = [
+    "Best",
+    "Entries",
+    "Looked",
+    "Pairs",
+    "Scores",
+    "Tallies",
+    "assign",
+    "best",
+    "cosines",
+    "joint",
+    "look",
+    "scores",
+    "tally",
+]
 
 Similarity = Float[Tensor, "d_sae feature"]
 PerLatentCount = Int[Tensor, " d_sae"]
@@ -125,12 +139,25 @@ def best(similarity: Similarity) -> Best:
     return Best(similarity.argmax(1), similarity.argmax(0))
 
 
-def _found(keys: Int[Tensor, " entry"], among: Int[Tensor, " other"]) -> Bool[Tensor, " entry"]:
-    if not among.numel():
-        return torch.zeros_like(keys, dtype=torch.bool)
-    ordered = among.sort().values
+class Looked(NamedTuple):
+    """Where keys are in a rising list."""
+
+    there: Bool[Tensor, " entry"]
+    """Whether a key is in it."""
+    place: Int[Tensor, " entry"]
+    """Where, of those that are."""
+
+
+def look(keys: Int[Tensor, " entry"], ordered: Int[Tensor, " other"]) -> Looked:
+    """Look keys up in a rising list.
+
+    >>> look(torch.tensor([5, 2]), torch.tensor([1, 5])).there.tolist()
+    [True, False]
+    """
+    if not ordered.numel():
+        return Looked(torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys))
     places = torch.searchsorted(ordered, keys).clamp(max=ordered.numel() - 1)
-    return ordered[places] == keys
+    return Looked(ordered[places] == keys, places)
 
 
 def joint(asked: Entries, partner: Int[Tensor, " column"], other: Entries) -> Int[Tensor, " column"]:
@@ -141,7 +168,7 @@ def joint(asked: Entries, partner: Int[Tensor, " column"], other: Entries) -> In
     tensor([1])
     """
     wanted = asked.tokens * other.width + partner[asked.columns]
-    hit = _found(wanted, other.tokens * other.width + other.columns)
+    hit = look(wanted, (other.tokens * other.width + other.columns).sort().values).there
     return torch.bincount(asked.columns[hit], minlength=asked.width)
 
 

@@ -35,7 +35,7 @@ from perimetry.evals.sae.probe_sets import (
     split,
 )
 from perimetry.evals.sae.shelf import Shelf
-from perimetry.evals.sae.units import Cell, Units, means
+from perimetry.evals.sae.units import Cell, Units, ratios
 from perimetry.measures.logistic import Labelled
 from perimetry.perturb import AbstractPerturbation, LetterCase, Typos, WordOrder
 from perimetry.storage import hash_json
@@ -92,7 +92,7 @@ class OodProbing(AbstractEvaluation):
     """Probes judged on shifted rows, beside the same probes on rows as they were, and beside probes on all of the activation."""
 
     name: ClassVar[str] = "ood_probing"
-    definition: ClassVar[str] = "1"
+    definition: ClassVar[str] = "2"
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc_ood": Metric(
             "AUC", higher=True, text="Area under the ROC curve on shifted rows; the probe saw none such."
@@ -129,8 +129,15 @@ class OodProbing(AbstractEvaluation):
         """Two draws of two made-up sets."""
         return cls(data=ProbeData(sets=("toy_animals", "toy_moods")), seeds=2, ks=(1, 4), held=40)
 
+    def files(self) -> list[Path]:
+        """The shifted twins of sets of the user's own."""
+        names = () if self.data.sets == "all" else self.data.sets
+        return [twin for name in names if (twin := twin_of(name))]
+
     def measure(self, subject: Subject, shelf: Shelf, *, progress: bool = False) -> list[Units]:
-        """Areas by set and shift, together (no case) and by kind of shift: `published`, `case`, `typos`, `word_order`.
+        """Areas by set, over all its shifts (no case) and by kind of shift: `published`, `case`, `typos`, `word_order`.
+
+        All shifts of a set share its probes, so the set is the unit.
 
         Errors: those of `require_probed`, `read_sets`, `reserve` and `split`; `UsageError` for shifted rows with other labels.
         """
@@ -203,25 +210,42 @@ class OodProbing(AbstractEvaluation):
         return {"areas": torch.tensor(judge(tasks, "l2"), dtype=torch.float64)}
 
     def _units(self, worlds: Sequence[_World], found: Mapping[int, list[Tensor]], raw: list[Tensor]) -> list[Units]:
-        """One unit a set and shift: entry 0 of an area is that of the rows as they were, the others those of the shifts."""
+        """A unit a set, each of its shifts once: entry 0 of an area is that of the rows as they were, the others those of the shifts."""
         out: list[Units] = []
         for case in ("", *sorted({s.shift for w in worlds for s in w.shifted})):
-            at = [
-                (w, j)
-                for w, world in enumerate(worlds)
-                for j, s in enumerate(world.shifted, 1)
-                if case in ("", s.shift)
-            ]
-            names = [worlds[w].units()[j - 1] for w, j in at]
-            base = torch.stack([raw[w][j] for w, j in at])
-            out.append(means(Cell("auroc_ood", case, arm="raw"), names, base))
-            out.append(means(Cell("auroc_id", case, arm="raw"), names, torch.stack([raw[w][0] for w, _ in at])))
-            for k, areas in found.items():
-                shifted = torch.stack([areas[w][j] for w, j in at])
-                out.append(means(Cell("auroc_ood", case, k), names, shifted))
-                out.append(means(Cell("auroc_id", case, k), names, torch.stack([areas[w][0] for w, _ in at])))
-                out.append(means(Cell("gap", case, k), names, shifted - base))
+            out += _of_case(case, worlds, found, raw)
         return out
+
+
+def _of_case(case: str, worlds: Sequence[_World], found: Mapping[int, list[Tensor]], raw: list[Tensor]) -> list[Units]:
+    """The numbers of one kind of shift, or of all of them."""
+    every = [(i, [j for j, s in enumerate(w.shifted, 1) if case in ("", s.shift)]) for i, w in enumerate(worlds)]
+    at = [(i, shifts) for i, shifts in every if shifts]
+    names = [worlds[i].plain.name for i, _ in at]
+    counts = torch.tensor([len(shifts) for _, shifts in at], dtype=torch.float64)
+
+    def shifted(cell: Cell, areas: list[Tensor]) -> Units:
+        return ratios(cell, names, torch.stack([areas[i][shifts].sum() for i, shifts in at]), counts)
+
+    def plain(cell: Cell, areas: list[Tensor]) -> Units:
+        return ratios(cell, names, torch.stack([areas[i][0] for i, _ in at]) * counts, counts)
+
+    out = [shifted(Cell("auroc_ood", case, arm="raw"), raw), plain(Cell("auroc_id", case, arm="raw"), raw)]
+    for k, areas in found.items():
+        gaps = [mine - theirs for mine, theirs in zip(areas, raw, strict=True)]
+        out += [shifted(Cell("auroc_ood", case, k), areas), plain(Cell("auroc_id", case, k), areas)]
+        out.append(shifted(Cell("gap", case, k), gaps))
+    return out
+
+
+def twin_of(name: str) -> Path | None:
+    """Of a set `x/NAME.jsonl` of the user's own the file `x/ood/NAME_OOD.jsonl`, where there is one."""
+    path = Path(name)
+    if path.suffix not in (".jsonl", ".gz"):
+        return None
+    stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    twins = [path.parent / "ood" / f"{stem}_OOD{ending}" for ending in (".jsonl", ".jsonl.gz")]
+    return next((twin for twin in twins if twin.is_file()), None)
 
 
 def read_shifted(name: str, plain: ProbeSet) -> ProbeSet | None:
@@ -231,7 +255,5 @@ def read_shifted(name: str, plain: ProbeSet) -> ProbeSet | None:
     """
     if name in PUBLISHED:
         return labelled(plain.name, list(read_texts(f"probe-texts/ood/{name}_OOD")), plain.classes)
-    path = Path(name)
-    twins = [path.parent / "ood" / f"{plain.name}_OOD{ending}" for ending in (".jsonl", ".jsonl.gz")]
-    twin = next((t for t in twins if path.suffix in (".jsonl", ".gz") and t.is_file()), None)
+    twin = twin_of(name)
     return None if twin is None else labelled(plain.name, list(read_texts(twin)), plain.classes)

@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from perimetry.activations.model import LanguageModel
 from perimetry.errors import ConfigError, Incompatible
+from perimetry.evals.sae.absorbing import join_codes
+from perimetry.evals.sae.base import require_rows_alone
 from perimetry.measures.logistic import Labelled, Penalty, validated
 from perimetry.measures.ranking import auroc
 from perimetry.sae.base import AbstractSAE, Codes
@@ -39,6 +40,7 @@ def require_probed(sae: AbstractSAE, lm: LanguageModel, ks: tuple[int, ...]) -> 
         raise Incompatible(
             f"a {sae.architecture!r} reads and gives {sae.reads} places; wanted a dictionary of one place; leave it out"
         )
+    require_rows_alone(sae)
     if sae.d_model != lm.d_model:
         sae.check_width(torch.empty(1, lm.d_model), f"the residual stream of {lm.name!r}")
     if max(ks) > sae.d_sae:
@@ -52,10 +54,7 @@ def encode_rows(sae: AbstractSAE, acts: Float[Tensor, "row d_model"]) -> Codes:
     """The codes of activations of any dtype, on the CPU."""
     device = sae.W_dec.device
     parts = [sae.encode(part.to(device, torch.float32)) for part in acts.split(CHUNK)]
-    k = max(part.values.shape[1] for part in parts)
-    indices = torch.cat([pad(part.indices.cpu(), (0, k - part.indices.shape[1])) for part in parts])
-    values = torch.cat([pad(part.values.cpu(), (0, k - part.values.shape[1])) for part in parts])
-    return Codes(indices, values, parts[0].width)
+    return join_codes([Codes(part.indices.cpu(), part.values.float().cpu(), part.width) for part in parts])
 
 
 def rank_latents(codes: Codes, labels: Bool[Tensor, " row"], most: int) -> Int[Tensor, " latent"]:

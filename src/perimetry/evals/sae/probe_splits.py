@@ -7,6 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from perimetry.errors import TooFewSamples
+from perimetry.measures.logistic import validation_rows
 from perimetry.runtime import generator
 
 __all__ = ["Chosen", "ProbeSet", "Split", "reserve", "split", "too_few"]
@@ -35,7 +36,7 @@ class Split(NamedTuple):
     """Rows of a set that train a probe, and rows that judge it."""
 
     train: Chosen
-    """Balanced, in random order: the last of them validate."""
+    """Balanced, in random order: the last of them validate (`validation_rows`)."""
     test: Chosen
     """Rows that do not train, in the order of the source."""
 
@@ -67,7 +68,9 @@ def split(found: ProbeSet, seed: int, *, leaks: bool = False, reserved: Chosen |
 
     Training has min(rows - 100, 1024) rows, a half below 200 rows, and never all of a class. Unless `leaks`, no
     prompt is on both sides: of repeated prompts the test rows go, or, with `reserved` ones, the training rows. Where that
-    leaves a class without test rows, some prompts of each class are set aside before training rows are drawn. Errors: `TooFewSamples` where a side lacks a class.
+    leaves a class without test rows, some prompts of each class are set aside before training rows are drawn. Nor is a prompt
+    among the last training rows, which validate, and among the others, as far as repeated prompts can be shared out so. Errors:
+    `TooFewSamples` where a side lacks a class.
     """
     made = _split(found, seed, leaks, reserved, set())
     if _lacks(found, made.test) and not leaks and reserved is None:
@@ -110,7 +113,31 @@ def _split(found: ProbeSet, seed: int, leaks: bool, reserved: Chosen | None, asi
     size = max(0, min(size, 2 * (most if kept else most - max(1, most // 20))))
     train = torch.cat([_draw(positive, size - size // 2, draw), _draw(negative, size // 2, draw)])
     train = _draw(train, size, draw)
+    if not leaks:
+        train = _validated_last(found, train)
     return Split(train, reserved if reserved is not None else _rest(found, train, leaks))
+
+
+def _validated_last(found: ProbeSet, train: Chosen) -> Chosen:
+    """The rows with those last that validate: half of each class, in whole prompts as long as these fit, else in part of one."""
+    rows = train.tolist()
+    count = validation_rows(len(rows))
+    room = {True: count // 2, False: count - count // 2}
+    labels = dict(zip(rows, found.labels[train].tolist(), strict=True))
+    by_text: dict[str, list[int]] = {}
+    for row in rows:
+        by_text.setdefault(found.texts[row], []).append(row)
+    chosen: set[int] = set()
+    for some in reversed(by_text.values()):
+        wants = {side: sum(labels[row] is side for row in some) for side in room}
+        if all(wants[side] <= room[side] for side in room):
+            chosen.update(some)
+            room = {side: room[side] - wants[side] for side in room}
+    for row in reversed(rows):
+        if row not in chosen and room[labels[row]] > 0:
+            chosen.add(row)
+            room[labels[row]] -= 1
+    return torch.tensor([r for r in rows if r not in chosen] + [r for r in rows if r in chosen], dtype=torch.long)
 
 
 def _rest(found: ProbeSet, train: Chosen, leaks: bool) -> Chosen:

@@ -28,7 +28,7 @@ class Probing(AbstractEvaluation):
     """k-sparse probes on the labelled sets; `probe_sets` says what follows sae-probes and what does not."""
 
     name: ClassVar[str] = "probing"
-    definition: ClassVar[str] = "1"
+    definition: ClassVar[str] = "2"
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(
             "AUC",

@@ -123,8 +123,7 @@ class Stability(TextEvaluation):
     ) -> tuple[Firing, Firing]:
         """What fires where in the text, for each of the two. Errors: those of `held_rows`."""
         held = self.rows_once(first.place, shelf, progress=progress)
-        key = self.shelf_key(first.place, held, "counted activations, 1")
-        acts = shelf.get(key, lambda: self.counted_acts(first.place, held, progress=progress))["acts"]
+        acts = self.acts_once(first.place, held, shelf, progress=progress)["acts"]
         return _firing_of(first, acts), _firing_of(second, acts)
 
     def _require_one_place(self, first: Subject, second: Subject) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Final, TypeVar, final
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from perimetry.errors import ConfigError
 from perimetry.evals.sae.base import AbstractEvaluation, Metric, Subject
@@ -112,8 +113,12 @@ class TargetedProbePerturbation(AbstractEvaluation):
         units = [classes[name].name for name in names]
         raw = torch.tensor([classes[name].clean for name in names], dtype=torch.float64)
         found = [means(Cell("accuracy", arm="raw"), units, raw)]
+        effects = {name: attribution(subject.sae, one.train, one.probe, "positive") for name, one in classes.items()}
         for k in self.ablate:
-            drops = [self._drops(subject, name, group, classes, k) for group in self.groups for name in group]
+            latents = {name: strongest(effect, k) for name, effect in effects.items()}
+            drops = [
+                self._drops(subject, name, group, classes, latents[name]) for group in self.groups for name in group
+            ]
             own, others = torch.tensor(drops, dtype=torch.float64).unbind(1)
             values = {"tpp": own - others, "intended": own, "unintended": others}
             found += [means(Cell(metric, k=k), units, value) for metric, value in values.items()]
@@ -134,10 +139,8 @@ class TargetedProbePerturbation(AbstractEvaluation):
         return made
 
     def _drops(
-        self, subject: Subject, name: str, group: tuple[str, ...], classes: Mapping[str, _Class], k: int
+        self, subject: Subject, name: str, group: tuple[str, ...], classes: Mapping[str, _Class], latents: Tensor
     ) -> tuple[float, float]:
-        one = classes[name]
-        latents = strongest(attribution(subject.sae, one.train, one.probe, "positive"), k)
         drops = {other: classes[other].drop(without(subject.sae, classes[other].test.acts, latents)) for other in group}
         rest = [drop for other, drop in drops.items() if other != name]
         return drops[name], sum(rest) / len(rest)

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from perimetry.evals.sae.units import Units, difference, interval
+from perimetry.evals.sae.pooled import difference_over_seeds, over_seeds
+from perimetry.evals.sae.units import Units
 
 __all__ = ["TruthRow", "differences", "numbers"]
+
+
+BySeed = Sequence[Sequence[Units]]
+"""What was measured of each seed, in the same order of numbers."""
 
 
 class TruthRow(NamedTuple):
@@ -39,22 +44,23 @@ class TruthRow(NamedTuple):
         return self._asdict()
 
 
-def numbers(preset: str, arm: str, seed: int | None, found: Sequence[Units]) -> list[TruthRow]:
-    """Every number with its interval over units."""
+def numbers(preset: str, arm: str, seed: int | None, found: BySeed) -> list[TruthRow]:
+    """Every number with its interval, over units and, of several seeds, over these."""
     rows: list[TruthRow] = []
-    for units in found:
-        box = interval(units)
-        rows.append(TruthRow(preset, arm, "", seed, units.cell.metric, *box[:4], None, box.method))
+    for units in zip(*found, strict=True):
+        box = over_seeds(units)
+        low, high = box.low, box.high
+        rows.append(
+            TruthRow(preset, arm, "", seed, units[0].cell.metric, box.estimate, low, high, box.n, None, box.method)
+        )
     return rows
 
 
-def differences(
-    preset: str, arms: tuple[str, str], seed: int | None, first: Sequence[Units], second: Sequence[Units]
-) -> list[TruthRow]:
-    """How far the first arm is above the second in every number, units resampled for both at once."""
+def differences(preset: str, arms: tuple[str, str], seed: int | None, first: BySeed, second: BySeed) -> list[TruthRow]:
+    """How far the first arm is above the second in every number, on the same units and seeds."""
     rows: list[TruthRow] = []
-    for one, two in zip(first, second, strict=True):
-        gap = difference(one, two)
+    for one, two in zip(zip(*first, strict=True), zip(*second, strict=True), strict=True):
+        gap = difference_over_seeds(one, two)
         box = (gap.estimate, gap.low, gap.high, gap.n, gap.p_value)
-        rows.append(TruthRow(preset, *arms, seed, one.cell.metric, *box, gap.method))
+        rows.append(TruthRow(preset, *arms, seed, one[0].cell.metric, *box, gap.method))
     return rows

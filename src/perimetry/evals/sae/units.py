@@ -17,7 +17,7 @@ from perimetry.measures.ranking import Difference
 from perimetry.measures.stats import Interval, percentile_interval, resample_counts
 from perimetry.runtime import generator
 
-__all__ = ["Cell", "Units", "difference", "interval", "means", "ratios"]
+__all__ = ["CONFIDENCE", "Cell", "Paired", "Units", "difference", "interval", "means", "paired", "ratios", "resampled"]
 
 RESAMPLES: Final = 2000
 CONFIDENCE: Final = 0.95
@@ -108,6 +108,46 @@ def _weights(n: int, seed: int) -> Float[Tensor, "resample unit"]:
     return resample_counts(n, RESAMPLES, generator(seed)).double()
 
 
+def resampled(units: Units, seed: int = 0) -> Float[Tensor, " resample"]:
+    """The number in each resample of its units."""
+    return units.of(_weights(len(units.names), seed))
+
+
+class Paired(NamedTuple):
+    """Two numbers on the units that both have."""
+
+    first: Units
+    """One of them."""
+    second: Units
+    """The other, on the same units in the same order."""
+
+    @property
+    def gap(self) -> float:
+        """How much the first number is above the second."""
+        return self.first.estimate() - self.second.estimate()
+
+    def draws(self, seed: int = 0) -> Float[Tensor, " resample"]:
+        """The gap in each resample of the units, the same for both."""
+        weights = _weights(len(self.first.names), seed)
+        return self.first.of(weights) - self.second.of(weights)
+
+
+def paired(first: Units, second: Units) -> Paired:
+    """The units that both have. Errors: as `difference`."""
+    if first.cell.metric != second.cell.metric:
+        raise Incompatible(
+            f"{first.cell.metric!r} and {second.cell.metric!r} are two metrics; compare the same one of two dictionaries"
+        )
+    theirs = set(second.names)
+    common = [name for name in first.names if name in theirs]
+    if len(common) < 2:
+        raise TooFewSamples(
+            f"{first.cell.metric}: {len(common)} units were measured for both; a paired difference needs two; measure both on "
+            "the same data"
+        )
+    return Paired(_part(first, common), _part(second, common))
+
+
 def interval(units: Units, seed: int = 0) -> Interval:
     """The number with its bootstrap interval over units; one unit alone has an interval without ends (NaN is not used:
     the ends are those of the number itself, and the method says so)."""
@@ -115,7 +155,7 @@ def interval(units: Units, seed: int = 0) -> Interval:
     if n < 2:
         value = units.estimate()
         return Interval(value, value, value, n, "one unit: no interval")
-    return percentile_interval(units.estimate(), units.of(_weights(n, seed)), n, "bootstrap over units", CONFIDENCE)
+    return percentile_interval(units.estimate(), resampled(units, seed), n, "bootstrap over units", CONFIDENCE)
 
 
 def difference(first: Units, second: Units, seed: int = 0) -> Difference:
@@ -123,26 +163,14 @@ def difference(first: Units, second: Units, seed: int = 0) -> Difference:
 
     Errors: `Incompatible` for two metrics, `TooFewSamples` with fewer than two units in common.
     """
-    if first.cell.metric != second.cell.metric:
-        raise Incompatible(
-            f"{first.cell.metric!r} and {second.cell.metric!r} are two metrics; compare the same one of two dictionaries"
-        )
-    common = [name for name in first.names if name in set(second.names)]
-    if len(common) < 2:
-        raise TooFewSamples(
-            f"{first.cell.metric}: {len(common)} units were measured for both; a paired difference needs two; measure both on "
-            "the same data"
-        )
-    one, two = _part(first, common), _part(second, common)
-    weights = _weights(len(common), seed)
-    draws = one.of(weights) - two.of(weights)
-    gap = one.estimate() - two.estimate()
-    box = percentile_interval(gap, draws, len(common), "paired bootstrap over units", CONFIDENCE)
+    both = paired(first, second)
+    n, draws, gap = len(both.first.names), both.draws(seed), both.gap
+    box = percentile_interval(gap, draws, n, "paired bootstrap over units", CONFIDENCE)
     known = draws[draws.isfinite()]
-    # A draw on the other side of 0, both tails; never below one over the number of draws.
-    beyond = min(float((known <= 0).double().mean()), float((known >= 0).double().mean()))
-    p_value = min(1.0, max(2 * beyond, 1 / max(1, known.numel())))
-    return Difference(gap, box.low, box.high, p_value, len(common), box.method)
+    # Draws on the other side of 0, both tails.
+    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    p_value = min(1.0, 2 * (beyond + 1) / (known.numel() + 1))
+    return Difference(gap, box.low, box.high, p_value, n, box.method)
 
 
 def _part(units: Units, names: Sequence[str]) -> Units:
