@@ -2,18 +2,21 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.worlds import FLAGS, World, run_main
 
 from perimetry.config import build
 from perimetry.errors import AssetError, ConfigError, Incompatible, MissingFile, TooFewSamples, UnknownName, UsageError
 from perimetry.evals.sae import HEADLINES, SAE_EVALS
 from perimetry.evals.sae.fidelity import Fidelity
+from perimetry.pipeline import evaluation_controls
 from perimetry.pipeline.evaluation import run_evaluation
 from perimetry.pipeline.evaluation_config import (
     CONTROLS,
@@ -26,6 +29,7 @@ from perimetry.pipeline.evaluation_subjects import names_of, subjects_of
 from perimetry.report.schema_evaluation import parse_evaluation
 from perimetry.runtime import Runtime
 from perimetry.sae.formats import load_sae, save_sae
+from perimetry.sae.formats.hashing import tensor_hash
 from perimetry.storage import read_json
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
@@ -170,6 +174,38 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(trained: Trained, whole: 
     again = run_evaluation(trained.paths, trained.config, tmp_path, RUNTIME, say=said.append)
     assert plain(again) == plain(whole.results)
     assert all("measured before" in line for line in said if line.strip().startswith(SUITES))
+
+
+def test_controls_share_what_they_are_trained_on(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = evaluation_controls.harvest, [0]
+
+    def counted(*args: Any, **more: Any) -> Any:
+        calls[0] += 1
+        return honest(*args, **more)
+
+    monkeypatch.setattr(evaluation_controls, "harvest", counted)
+    config = trained.config.model_copy(update={"suites": ("fidelity",)})
+    first = run_evaluation(trained.paths, config, tmp_path, RUNTIME)
+    assert calls[0] == 2, "one text of the model and one of its untrained twin, for two dictionaries"
+    assert not (tmp_path / "controls" / "stores").exists(), "activations are not kept once they were learnt from"
+    assert plain(run_evaluation(trained.paths, config, tmp_path, RUNTIME)) == plain(first)
+    assert calls[0] == 2
+
+
+def test_a_dictionary_without_a_manifest_is_known_by_its_tensors(
+    trained: Trained, world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.paths[0], folder)
+    (folder / "manifest.json").unlink()
+    [found] = subjects_of([folder], RUNTIME, model=str(world.model))
+    assert found.digest == tensor_hash(found.loaded.sae)
+    weights = load_file(folder / "sae_weights.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, folder / "sae_weights.safetensors")
+    [other] = subjects_of([folder], RUNTIME, model=str(world.model))
+    assert other.digest != found.digest, "the same folder with other weights is another dictionary"
 
 
 def test_other_text_is_measured_again(trained: Trained, world: World, tmp_path: Path) -> None:

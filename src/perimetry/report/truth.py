@@ -58,8 +58,8 @@ def truth_verdicts(results: TruthResults) -> list[Verdict]:
 def _verdict(results: TruthResults) -> Html:
     items = [tag("li", verdict.text, class_=verdict.tone) for verdict in truth_verdicts(results)]
     note = (
-        "Intervals resample features (parents for absorption, blocks of tokens for variance and L0), dictionaries of all seeds together, for both "
-        "arms at once. A claim holds where the whole interval lies on its side; how far other seeds would differ is said by the count of seeds."
+        "Intervals hold two things: other features (parents for absorption, blocks of tokens for variance and L0; the same for both arms) and other "
+        "seeds. A claim holds where the whole interval lies on its side."
     )
     return join([tag("ul", *items, class_="verdicts"), tag("p", note, class_="muted")])
 
@@ -102,7 +102,7 @@ def truth_charts(results: TruthResults, part: str | None = None) -> list[TruthCh
 
 
 def _part(results: TruthResults, part: str) -> Html:
-    said = "Lines: 95 % bootstrap over units; all seeds together."
+    said = "Lines: 95 % intervals of units and seeds."
     pictures = [
         figure(chart.picture, f"{results.metrics[chart.name.split('-')[-1]].text} {said}")
         for chart in truth_charts(results, part)

@@ -12,6 +12,7 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.errors import ConfigError, Incompatible, WidthMismatch
 from perimetry.evals.sae import probing
 from perimetry.evals.sae.base import Place, Subject
+from perimetry.evals.sae.held_out import require_readable
 from perimetry.evals.sae.probe_features import columns, encode_rows, judge, rank_latents, require_probed, sparse_task
 from perimetry.evals.sae.probe_sets import ProbeData
 from perimetry.evals.sae.probing import Probing
@@ -175,3 +176,8 @@ def test_refuses_dictionaries_that_cannot_be_probed(tiny_lm: LanguageModel) -> N
         Incompatible, match=r"reads and gives pair places; wanted a dictionary of one place; leave it out"
     ):
         require_probed(pair, tiny_lm, (1,))
+    ordered = ARCHITECTURES["temporal"].tiny()
+    with pytest.raises(Incompatible, match="a temporal dictionary reads consecutive tokens"):
+        require_probed(ordered, tiny_lm, (1,))
+    with pytest.raises(Incompatible, match="a temporal dictionary reads consecutive tokens"):
+        require_readable(Subject("it", ordered, Place(tiny_lm, 1, TokenPolicy())))
