@@ -181,8 +181,8 @@ class CausalTest(Config):
     """Latents; the default is one for every feature, so that width is no reason to absorb."""
     k: int | None = Field(default=None, ge=1)
     """Active latents of a token; None is the expected number of true features, of whole tokens, in every arm."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    """Dictionaries and tokens."""
+    seeds: tuple[int, ...] = Field(default=tuple(range(10)), min_length=1)
+    """Dictionaries and tokens. With three, absorption of the control moves more between seeds than what is asked for."""
     tokens: int = Field(default=512 * 600, ge=1)
     """Training tokens of each dictionary."""
     batch: int = Field(default=512, ge=1)
