@@ -1,5 +1,6 @@
 """A small meter, SAE and texts to measure on, made by the same code as the commands."""
 
+import argparse
 import random
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,16 @@ from perimetry.shift.clean import MeterConfig, cut_passages
 from perimetry.shift.meter import Meter
 from perimetry.train import TrainConfig
 
-__all__ = ["clean_documents", "make_meter", "make_sae", "passages_of", "save_tiny_model", "write_documents"]
+__all__ = [
+    "clean_documents",
+    "given_sae",
+    "make_meter",
+    "make_sae",
+    "passages_of",
+    "sae_flag",
+    "save_tiny_model",
+    "write_documents",
+]
 
 WORDS = ("the", "river", "stone", "a", "house", "of", "old", "people", "went", "over", "hill", "and", "sea", "light")
 TINY: dict[str, Any] = {"width": 64, "k": 6, "tokens": 2048, "batch": 128}
@@ -56,6 +66,20 @@ class Made(NamedTuple):
     """File of the texts."""
     model: str
     """Name or folder of the model."""
+
+
+def sae_flag(found: argparse.ArgumentParser) -> None:
+    """The flag `--sae`."""
+    found.add_argument(
+        "--sae",
+        type=Path,
+        help="folder of an SAE that perimetry wrote, with cfg.json (default: a small one, trained first)",
+    )
+
+
+def given_sae(arguments: argparse.Namespace, folder: Path, runtime: Runtime) -> Path:
+    """The SAE that was given, or a small one that is trained in `folder`."""
+    return arguments.sae or make_sae(folder, clean_documents(tiny=False), runtime, tiny=False).sae
 
 
 def make_sae(folder: Path, documents: list[Document], runtime: Runtime, *, tiny: bool) -> Made:

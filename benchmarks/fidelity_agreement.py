@@ -17,18 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from _common import finish, parser, runtime_of
-from _meters import clean_documents, make_sae
+from _meters import given_sae, sae_flag
+from _probes import subject_of
 from peers.environments import python_of
-from perimetry.activations.model import load_language_model
-from perimetry.activations.policy import TokenPolicy
 from perimetry.assets import resolve_model
-from perimetry.config import build
-from perimetry.evals.sae.base import Place, Subject
 from perimetry.evals.sae.fidelity import Fidelity
 from perimetry.evals.sae.held_out import HeldRows
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Units, interval
-from perimetry.sae.formats import load_sae
 
 __all__ = ["NAMES", "full_rows", "rows_of", "write_job"]
 
@@ -100,11 +96,7 @@ def rows_of(ours: list[Units], theirs: dict[str, Any], seed: int) -> Compared:
 def main() -> int:
     """Evaluate twice and compare."""
     found = parser(__doc__)
-    found.add_argument(
-        "--sae",
-        type=Path,
-        help="folder of an SAE that perimetry wrote, with cfg.json (default: a small one, trained first)",
-    )
+    sae_flag(found)
     found.add_argument("--peers", type=Path, required=True, help="folder of the peers' environments")
     found.add_argument("--text", default="wikipedia", help="asset, file or folder (default: wikipedia)")
     found.add_argument("--rows", type=int, default=16, help="packed rows (default: 16)")
@@ -113,19 +105,13 @@ def main() -> int:
     found.add_argument("--tolerance", type=float, default=1e-3, help="largest difference (default: 0.001)")
     arguments = found.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sae = (
-            arguments.sae or make_sae(Path(folder), clean_documents(tiny=False), runtime_of(arguments), tiny=False).sae
-        )
-        return _compare(arguments, sae)
+        return _compare(arguments, given_sae(arguments, Path(folder), runtime_of(arguments)))
 
 
 def _compare(arguments: argparse.Namespace, sae: Path) -> int:
-    loaded = load_sae(sae)
-    assert loaded.info.model is not None
-    assert loaded.info.layer is not None
-    lm = load_language_model(loaded.info.model, runtime_of(arguments)._replace(dtype=torch.float32))
-    policy = build(TokenPolicy, loaded.info.policy, "token policy of the SAE").model_copy(update={"max_norm": None})
-    subject = Subject(sae.name, loaded.sae, Place(lm, loaded.info.layer, policy))
+    found = subject_of(sae, runtime_of(arguments)._replace(dtype=torch.float32), tiny=False)
+    lm, policy = found.place.lm, found.place.policy.model_copy(update={"max_norm": None})
+    subject = found._replace(place=found.place._replace(policy=policy))
     evaluation = Fidelity(
         text=arguments.text, rows=arguments.rows, context=arguments.context, batch=arguments.batch, losses=True
     )
@@ -133,7 +119,7 @@ def _compare(arguments: argparse.Namespace, sae: Path) -> int:
     ours = evaluation.on_rows(subject, held, Shelf())
     ignore = sorted(lm.special_ids if lm.separator_id is None else lm.special_ids | {lm.separator_id})
     with tempfile.TemporaryDirectory() as place:
-        model = Path(str(resolve_model(loaded.info.model).location))
+        model = Path(str(resolve_model(lm.origin).location))
         job = write_job(Path(place), held, sae, model, ignore, arguments.batch)
         command = [str(python_of(arguments.peers, "saebench")), str(HERE / "peers" / "fidelity_saelens.py"), str(job)]
         theirs = json.loads(

@@ -19,11 +19,12 @@ from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from _common import Spread, finish, parser, ratio, row, runtime_of, spread
-from _meters import clean_documents, make_sae
+from _meters import given_sae, sae_flag
 from _probes import Fitted, exact_areas, ours, sae_probes, saga, subject_of, write_cells
 from perimetry.evals.sae.base import Subject
-from perimetry.evals.sae.probe_features import Task, encode_rows, sparse_task
-from perimetry.evals.sae.probe_sets import SETS, ProbeData, last_tokens, read_sets, split
+from perimetry.evals.sae.probe_features import Task
+from perimetry.evals.sae.probe_sets import SETS, ProbeData, last_tokens, read_sets
+from perimetry.evals.sae.probing import Probing
 from perimetry.evals.sae.shelf import Shelf
 
 __all__ = ["CHOSEN", "Compared", "cells_of", "compare", "rows_of"]
@@ -68,18 +69,11 @@ def package(peers: Path, folder: Path) -> Arm:
     return fit
 
 
-def cells_of(subject: Subject, data: ProbeData, seeds: int, most: int, shelf: Shelf) -> list[Task]:
+def cells_of(subject: Subject, probing: Probing, shelf: Shelf) -> list[Task]:
     """What the probes of every set and seed read."""
-    sets = read_sets(data)
-    acts = last_tokens({s.name: s.texts for s in sets}, subject.place, shelf, data)
-    out: list[Task] = []
-    for found in sets:
-        codes = encode_rows(subject.sae, acts[found.name])
-        for seed in range(seeds):
-            part = split(found, seed)
-            tests = [(codes.select(part.test), found.labels[part.test])]
-            out.append(sparse_task(codes.select(part.train), found.labels[part.train], tests, most))
-    return out
+    sets = read_sets(probing.data)
+    acts = last_tokens({s.name: s.texts for s in sets}, subject.place, shelf, probing.data)
+    return [task for found in sets for task in probing.tasks(subject.sae, found, acts[found.name])]
 
 
 def rows_of(both: Compared, about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,7 +101,7 @@ def _together(compared: Sequence[Compared]) -> Compared:
 def main() -> None:
     """Measure and print."""
     found = parser(__doc__)
-    found.add_argument("--sae", type=Path, help="folder of a trained dictionary (default: a small one, trained first)")
+    sae_flag(found)
     found.add_argument("--peers", type=Path, help="folder of the peers' environments (default: saga in this process)")
     found.add_argument("--sets", nargs="+", default=list(CHOSEN), help="labelled sets (default: ten)")
     found.add_argument("--ks", nargs="+", type=int, default=[1, 2, 5, 16, 128], help="latents of a probe")
@@ -117,13 +111,13 @@ def main() -> None:
     arguments = found.parse_args()
     runtime = runtime_of(arguments)
     with tempfile.TemporaryDirectory() as place:
-        folder, made = Path(place), arguments.sae
-        if made is None and not arguments.tiny:
-            made = make_sae(folder, clean_documents(tiny=False), runtime, tiny=False).sae
-        subject = subject_of(made or Path(), runtime, tiny=arguments.tiny)
+        folder = Path(place)
+        made = Path() if arguments.tiny else given_sae(arguments, folder, runtime)
+        subject = subject_of(made, runtime, tiny=arguments.tiny)
         sets, ks = (("toy_animals", "toy_moods"), [1, 4]) if arguments.tiny else (tuple(arguments.sets), arguments.ks)
         ks = ks[-1:] if arguments.quick else ks
-        tasks = cells_of(subject, ProbeData(sets=sets), arguments.seeds, max(ks), Shelf(arguments.shelf))
+        probing = Probing(data=ProbeData(sets=sets), seeds=arguments.seeds, ks=tuple(ks))
+        tasks = cells_of(subject, probing, Shelf(arguments.shelf))
         other = ("sae-probes", package(arguments.peers, folder)) if arguments.peers else ("saga", saga)
         compared = {k: compare(tasks, k, arguments.repeats, other) for k in ks}
     about = {"dictionary": subject.name, "model": subject.place.lm.name, "layer": subject.place.layer}

@@ -21,11 +21,12 @@ import torch
 from scipy import stats
 
 from _common import finish, parser, runtime_of
-from _meters import clean_documents, make_sae
+from _meters import given_sae, sae_flag
 from _probes import sae_probes, subject_of
 from perimetry.evals.sae.base import Subject
-from perimetry.evals.sae.probe_features import encode_rows, judge, sparse_task
-from perimetry.evals.sae.probe_sets import SETS, ProbeData, last_tokens, read_sets, split
+from perimetry.evals.sae.probe_features import judge
+from perimetry.evals.sae.probe_sets import SETS, ProbeData, last_tokens, read_sets
+from perimetry.evals.sae.probing import Probing
 from perimetry.evals.sae.shelf import Shelf
 
 __all__ = ["CHOSEN", "areas_of", "differences", "write_activations"]
@@ -45,18 +46,12 @@ def write_activations(acts: Mapping[str, torch.Tensor], folder: Path, model: str
         torch.save(found.float(), place / f"{name}_{HOOK}.pt")
 
 
-def areas_of(
-    subject: Subject, acts: Mapping[str, torch.Tensor], data: ProbeData, seeds: Sequence[int], ks: Sequence[int]
-) -> Areas:
+def areas_of(subject: Subject, acts: Mapping[str, torch.Tensor], probing: Probing) -> Areas:
     """Ours, under each seed."""
     out: Areas = {}
-    for found in read_sets(data):
-        codes, tasks = encode_rows(subject.sae, acts[found.name]), []
-        for seed in seeds:
-            part = split(found, seed, leaks=data.leaks)
-            tests = [(codes.select(part.test), found.labels[part.test])]
-            tasks.append(sparse_task(codes.select(part.train), found.labels[part.train], tests, max(ks)))
-        for k in ks:
+    for found in read_sets(probing.data):
+        tasks = probing.tasks(subject.sae, found, acts[found.name])
+        for k in probing.ks:
             out[found.name, k] = [areas[0] for areas in judge(tasks, "l1", k)]
     return out
 
@@ -120,11 +115,7 @@ def _theirs(
 def main() -> int:
     """Probe twice and compare."""
     found = parser(__doc__)
-    found.add_argument(
-        "--sae",
-        type=Path,
-        help="folder of an SAE that perimetry wrote, with cfg.json (default: a small one, trained first)",
-    )
+    sae_flag(found)
     found.add_argument("--peers", type=Path, required=True, help="folder of the peers' environments")
     found.add_argument("--sets", nargs="+", default=list(CHOSEN), help="labelled sets (default: five)")
     found.add_argument("--ks", nargs="+", type=int, default=[1, 2, 5, 16, 128], help="latents of a probe")
@@ -134,7 +125,7 @@ def main() -> int:
     arguments = found.parse_args()
     with tempfile.TemporaryDirectory() as place:
         runtime = runtime_of(arguments)
-        sae = arguments.sae or make_sae(Path(place), clean_documents(tiny=False), runtime, tiny=False).sae
+        sae = given_sae(arguments, Path(place), runtime)
         return _compare(arguments, sae, subject_of(sae, runtime, tiny=False))
 
 
@@ -142,7 +133,7 @@ def _compare(arguments: argparse.Namespace, sae: Path, subject: Subject) -> int:
     data = ProbeData(sets=tuple(arguments.sets), rows=5000, context=arguments.context, leaks=True)
     texts = {one.name: one.texts for one in read_sets(data)}
     acts = last_tokens(texts, subject.place, Shelf(arguments.shelf), data, progress=sys.stderr.isatty())
-    ours = areas_of(subject, acts, data, range(arguments.seeds), arguments.ks)
+    ours = areas_of(subject, acts, Probing(data=data, seeds=arguments.seeds, ks=tuple(arguments.ks)))
     theirs, version = _theirs(arguments, sae, acts, subject.place.lm.name)
     rows = differences(ours, theirs)
     finish(arguments, "probing_agreement", rows, libraries={"sae-probes": version})

@@ -37,10 +37,9 @@ def test_our_side_is_the_evaluation(module: ModuleType) -> None:
     subject = import_module("_probes").subject_of(Path(), Runtime(torch.device("cpu"), torch.float32), tiny=True)
     data = ProbeData(sets=("toy_animals", "toy_moods"), leaks=True)
     acts = last_tokens({one.name: one.texts for one in read_sets(data)}, subject.place, Shelf(), data)
-    areas = module.areas_of(subject, acts, data, range(2), [1, 4])
-    units = {
-        u.cell.k: u for u in Probing(data=data, seeds=2, ks=(1, 4)).measure(subject, Shelf()) if u.cell.arm == "sae"
-    }
+    probing = Probing(data=data, seeds=2, ks=(1, 4))
+    areas = module.areas_of(subject, acts, probing)
+    units = {u.cell.k: u for u in probing.measure(subject, Shelf()) if u.cell.arm == "sae"}
     for k in (1, 4):
         mean = sum(sum(areas[name, k]) / 2 for name in ("toy_animals", "toy_moods")) / 2
         assert mean == pytest.approx(units[k].estimate())

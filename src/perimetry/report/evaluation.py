@@ -9,7 +9,8 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import more
 from perimetry.report.schema_evaluation import EvaluationResults, EvaluationRow
 from perimetry.report.sections import Section
-from perimetry.report.verdicts import Tone, Verdict
+from perimetry.report.tables import framed
+from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = ["evaluation_sections", "evaluation_verdicts"]
 
@@ -75,9 +76,8 @@ def _plain(name: str) -> str:
 
 
 def _verdict(results: EvaluationResults) -> Html:
-    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in evaluation_verdicts(results)]
     note = "Intervals are bootstraps over the units of each evaluation (documents, letters, labelled sets); differences are paired."
-    return join([tag("ul", *items, class_="verdicts") if items else None, tag("p", note, class_="muted")])
+    return verdict_list(evaluation_verdicts(results), note)
 
 
 def _figures(results: EvaluationResults) -> Html:
@@ -247,5 +247,4 @@ def _saes(results: EvaluationResults) -> Html:
 def _table(caption: str, names: Sequence[str], words: int, body: Sequence[Html]) -> Html:
     """The first `words` columns hold words, the others numbers."""
     head = tag("tr", *(tag("th", n, scope="col", class_=None if i < words else "num") for i, n in enumerate(names)))
-    content = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", content, class_="scroll", tabindex="0")
+    return framed(caption, head, body)

@@ -11,7 +11,8 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import more
 from perimetry.report.schema_masking import MaskingResultRow, MaskingResults, Sign
 from perimetry.report.sections import Section
-from perimetry.report.verdicts import Tone, Verdict
+from perimetry.report.tables import framed
+from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = ["SHOWN", "Chart", "masking_charts", "masking_sections", "masking_verdicts", "over_seeds"]
 
@@ -63,12 +64,11 @@ def masking_verdicts(results: MaskingResults) -> list[Verdict]:
 
 
 def _verdict(results: MaskingResults) -> Html:
-    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in masking_verdicts(results)]
     note = (
         "Intervals hold two things: other units of each evaluation (documents, letters, labelled sets, the same for both arms) and other seeds of "
         "the dictionaries. A sign counts as seen where the whole interval lies on its side."
     )
-    return join([tag("ul", *items, class_="verdicts"), tag("p", note, class_="muted")])
+    return verdict_list(masking_verdicts(results), note)
 
 
 def over_seeds(results: MaskingResults, evaluation: str, metric: str, *, differences: bool) -> list[MaskingResultRow]:
@@ -185,12 +185,7 @@ def _table(rows: Sequence[MaskingResultRow], caption: str, *, differences: bool)
         )
         for row in rows
     ]
-    return _framed(caption, head, body)
-
-
-def _framed(caption: str, head: Html, body: Sequence[Html]) -> Html:
-    content = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", content, class_="scroll", tabindex="0")
+    return framed(caption, head, body)
 
 
 def _refused(results: MaskingResults) -> Html:
@@ -199,7 +194,7 @@ def _refused(results: MaskingResults) -> Html:
     names = ("arm", "k", "seed", "evaluation", "why")
     head = tag("tr", *(tag("th", name, scope="col") for name in names))
     body = [tag("tr", *(tag("td", str(one.get(name, ""))) for name in names)) for one in results.refused]
-    return _framed("Each with its reason", head, body)
+    return framed("Each with its reason", head, body)
 
 
 def _saes(results: MaskingResults) -> Html:
@@ -217,7 +212,7 @@ def _saes(results: MaskingResults) -> Html:
         )
         for one in results.saes
     ]
-    return _framed(
+    return framed(
         "FVU and L0 on text of its own kind, masked where that was masked; compare by fidelity, which is on plain text",
         head,
         body,

@@ -7,7 +7,8 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import more
 from perimetry.report.schema_study import ConfirmedSeeds, StudiedRow, StudiedScore, StudyResults
 from perimetry.report.sections import Section
-from perimetry.report.verdicts import Tone, Verdict
+from perimetry.report.tables import framed
+from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = ["best_cells", "dictionary_names", "study_sections", "study_verdicts"]
 
@@ -60,8 +61,7 @@ def study_verdicts(results: StudyResults) -> list[Verdict]:
 
 
 def _verdict(results: StudyResults) -> Html:
-    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in study_verdicts(results)]
-    return join([tag("ul", *items, class_="verdicts"), tag("p", results.rule, class_="muted")])
+    return verdict_list(study_verdicts(results), results.rule)
 
 
 def _heat(results: StudyResults) -> Html:
@@ -102,7 +102,7 @@ def _map(caption: str, scores: Iterable[StudiedScore], column: Callable[[Studied
         tag("tr", tag("th", layer, scope="row"), *(_heat_cell(cells.get((layer, name)), top) for name in columns))
         for layer in sorted({layer for layer, _ in cells})
     ]
-    return _table(caption, head, body)
+    return framed(caption, head, body)
 
 
 def _heat_cell(score: StudiedScore | None, top: float) -> Html:
@@ -136,7 +136,7 @@ def _score_table(caption: str, scores: Sequence[StudiedScore]) -> Html:
         for score in scores
     ]
     names = ("detector", "layer", "architecture", "width", "AUROC", "worst seed", "best seed", "seeds")
-    return _table(caption, _head(names, frozenset({"detector", "architecture"})), body)
+    return framed(caption, _head(names, frozenset({"detector", "architecture"})), body)
 
 
 def _where(layer: int, architecture: str, width: int) -> list[Html]:
@@ -184,7 +184,7 @@ def _together_table(rows: Sequence[ConfirmedSeeds]) -> Html:
         for row in rows
     ]
     names = ("suite", "dose", "score", "measure", "mean", "interval", "worst seed", "best seed", "seeds", "pairs")
-    return _table("Over the SAE seeds", _head(names, frozenset(names[:4])), body)
+    return framed("Over the SAE seeds", _head(names, frozenset(names[:4])), body)
 
 
 def _row_table(rows: Sequence[StudiedRow]) -> Html:
@@ -216,7 +216,7 @@ def _row_table(rows: Sequence[StudiedRow]) -> Html:
         "interval",
         "pairs",
     )
-    return _table("Each SAE seed", _head(names, frozenset({*names[:4], "architecture"})), body)
+    return framed("Each SAE seed", _head(names, frozenset({*names[:4], "architecture"})), body)
 
 
 def _saes(results: StudyResults) -> Html:
@@ -234,12 +234,7 @@ def _saes(results: StudyResults) -> Html:
         for sae in results.saes
     ]
     names = ("layer", "architecture", "width", "seed", "FVU", "L0", "dead", "identity")
-    return _table("On tokens of after the training", _head(names, frozenset({"architecture", "identity"})), body)
-
-
-def _table(caption: str, head: Html, body: Sequence[Html]) -> Html:
-    content = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", content, class_="scroll", tabindex="0")
+    return framed("On tokens of after the training", _head(names, frozenset({"architecture", "identity"})), body)
 
 
 def _head(names: Sequence[str], words: frozenset[str]) -> Html:

@@ -7,7 +7,15 @@ from perimetry.report.markup import Html, Node, number, tag
 from perimetry.report.picking import Arm, arm_name, arms_of, dose_name, is_dial
 from perimetry.report.schema import FalseAlarmRow, ResultRow, SeedRow
 
-__all__ = ["detector_table", "difference_table", "false_alarm_table", "matching_table", "seed_table", "settings_table"]
+__all__ = [
+    "detector_table",
+    "difference_table",
+    "false_alarm_table",
+    "framed",
+    "matching_table",
+    "seed_table",
+    "settings_table",
+]
 
 METRICS = {
     "auroc": "AUROC; 1 = always told apart, .5 = no use",
@@ -50,7 +58,7 @@ def detector_table(
     ]
     n = next((row for row in rows if row.suite == suite and row.metric == metric), None)
     said = f" Under each number its interval ({n.method}); up to {_most_pairs(rows, suite)} pairs." if n else ""
-    return _table(f"{METRICS[metric]}.{said}", head, body)
+    return framed(f"{METRICS[metric]}.{said}", head, body)
 
 
 def difference_table(rows: Sequence[ResultRow], suite: str) -> Html:
@@ -75,7 +83,7 @@ def difference_table(rows: Sequence[ResultRow], suite: str) -> Html:
                 )
             )
     caption = "Difference of AUROC, concept score minus baseline, resampled together by pair."
-    return _table(caption, _head(names, frozenset({"difference", "interval", "pairs"})), body)
+    return framed(caption, _head(names, frozenset({"difference", "interval", "pairs"})), body)
 
 
 def false_alarm_table(rows: Sequence[FalseAlarmRow]) -> Html:
@@ -98,7 +106,7 @@ def false_alarm_table(rows: Sequence[FalseAlarmRow]) -> Html:
         for row in rows
     ]
     caption = "Share of clean test prompts that raised an alarm, by calibration group; beta-binomial interval, 95 % for all rows at once."
-    return _table(caption, _head(names, frozenset(names[1:6])), body)
+    return framed(caption, _head(names, frozenset(names[1:6])), body)
 
 
 def seed_table(rows: Sequence[SeedRow], main: str) -> Html:
@@ -122,7 +130,7 @@ def seed_table(rows: Sequence[SeedRow], main: str) -> Html:
                     tag("td", ("yes" if row.every_interval_above_zero else "no") if row.against else "–"),
                 )
             )
-    return _table("The same measurements with SAEs of other seeds.", _head(names, frozenset(names[3:7])), body)
+    return framed("The same measurements with SAEs of other seeds.", _head(names, frozenset(names[3:7])), body)
 
 
 def matching_table(suite: str, matching: Mapping[str, Any]) -> Html:
@@ -143,7 +151,7 @@ def matching_table(suite: str, matching: Mapping[str, Any]) -> Html:
             for entry in entries
         ]
         tables.append(
-            _table(f"Matching of {suite}: {name}", _head([k.replace("_", " ") for k in keys], frozenset()), body)
+            framed(f"Matching of {suite}: {name}", _head([k.replace("_", " ") for k in keys], frozenset()), body)
         )
     return tag("div", *tables)
 
@@ -151,7 +159,7 @@ def matching_table(suite: str, matching: Mapping[str, Any]) -> Html:
 def settings_table(caption: str, values: Mapping[str, Any]) -> Html:
     """Nested settings, one a line."""
     body = [tag("tr", tag("th", key, scope="row"), tag("td", _plain(value))) for key, value in _flat(values)]
-    return _table(caption, None, body)
+    return framed(caption, None, body)
 
 
 def _cell(row: ResultRow | None, best: float) -> Html:
@@ -164,7 +172,8 @@ def _cell(row: ResultRow | None, best: float) -> Html:
     return tag("td", value, small, class_="num cell", style=f"--s:{strength:.2f}", data_value=f"{row.estimate:.6f}")
 
 
-def _table(caption: str, head: Html | None, body: Sequence[Html]) -> Html:
+def framed(caption: str, head: Html | None, body: Sequence[Html]) -> Html:
+    """Rows as a table with its caption, in a frame that scrolls sideways."""
     content = tag("table", tag("caption", caption), tag("thead", head) if head else None, tag("tbody", *body))
     return tag("div", content, class_="scroll", tabindex="0")
 

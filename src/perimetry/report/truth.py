@@ -11,7 +11,8 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import more
 from perimetry.report.schema_truth import JudgedClaim, TruthResultRow, TruthResults
 from perimetry.report.sections import Section
-from perimetry.report.verdicts import Tone, Verdict
+from perimetry.report.tables import framed
+from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = ["SHOWN", "TruthChart", "truth_charts", "truth_rows", "truth_sections", "truth_verdicts"]
 
@@ -56,12 +57,11 @@ def truth_verdicts(results: TruthResults) -> list[Verdict]:
 
 
 def _verdict(results: TruthResults) -> Html:
-    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in truth_verdicts(results)]
     note = (
         "Intervals hold two things: other features (parents for absorption, blocks of tokens for variance and L0; the same for both arms) and other "
         "seeds. A claim holds where the whole interval lies on its side."
     )
-    return join([tag("ul", *items, class_="verdicts"), tag("p", note, class_="muted")])
+    return verdict_list(truth_verdicts(results), note)
 
 
 def truth_rows(results: TruthResults, part: str, metric: str, *, differences: bool) -> list[TruthResultRow]:
@@ -141,8 +141,7 @@ def _table(rows: Sequence[TruthResultRow], caption: str) -> Html:
         tag("tr", *(tag("td", cell, class_=shade(name)) for name, cell in zip(COLUMNS, _cells(row), strict=True)))
         for row in rows
     ]
-    content = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", content, class_="scroll", tabindex="0")
+    return framed(caption, head, body)
 
 
 def _definitions(results: TruthResults) -> Html:

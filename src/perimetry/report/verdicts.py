@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from perimetry.report.markup import number
+from perimetry.report.markup import Html, join, number, tag
 from perimetry.report.picking import Arm, arms_of, dose_name, first_seed, headline_arm, is_apart, is_dial
 from perimetry.report.schema import FalseAlarmRow, ResultRow, Results, SeedRow
 
-__all__ = ["Verdict", "verdicts"]
+__all__ = ["Verdict", "verdict_list", "verdicts"]
 
 
 Tone = Literal["good", "bad", "open", "plain", "note"]
@@ -20,6 +20,12 @@ class Verdict(NamedTuple):
     """`good`: the claim is borne out; `bad`: the opposite is; `open`: undecided; `plain`: a headline; `note`: a remark."""
     text: str
     """The sentence."""
+
+
+def verdict_list(found: Sequence[Verdict], note: str) -> Html:
+    """The sentences, each in its tone, and beneath them what they rest on."""
+    items = [tag("li", verdict.text, class_=verdict.tone) for verdict in found]
+    return join([tag("ul", *items, class_="verdicts") if items else None, tag("p", note, class_="muted")])
 
 
 def verdicts(results: Results) -> list[Verdict]:

@@ -67,7 +67,7 @@ class Probing(AbstractEvaluation):
         raw: list[float] = []
         groups = [sets[i : i + GROUP] for i in range(0, len(sets), GROUP)]
         for group in track(groups, "probes", len(sets), progress, len):
-            tasks = [task for s in group for task in self._tasks(subject.sae, s, acts[s.name])]
+            tasks = [task for s in group for task in self.tasks(subject.sae, s, acts[s.name])]
             for k in self.ks:
                 areas = torch.tensor(judge(tasks, "l1", k), dtype=torch.float64).reshape(len(group), self.seeds)
                 found[k] += areas.mean(1).tolist()
@@ -78,7 +78,8 @@ class Probing(AbstractEvaluation):
         ]
         return [*out, means(Cell("auroc", arm="raw"), names, torch.tensor(raw, dtype=torch.float64))]
 
-    def _tasks(self, sae: AbstractSAE, found: ProbeSet, acts: Float[Tensor, "row d_model"]) -> list[Task]:
+    def tasks(self, sae: AbstractSAE, found: ProbeSet, acts: Float[Tensor, "row d_model"]) -> list[Task]:
+        """What the probes of a set read, one a draw: the best latents of its training rows. Errors: as `split`."""
         codes, out = encode_rows(sae, acts), []
         for seed in range(self.seeds):
             rows = split(found, seed, leaks=self.data.leaks)

@@ -49,10 +49,7 @@ def numbers(preset: str, arm: str, seed: int | None, found: BySeed) -> list[Trut
     rows: list[TruthRow] = []
     for units in zip(*found, strict=True):
         box = over_seeds(units)
-        low, high = box.low, box.high
-        rows.append(
-            TruthRow(preset, arm, "", seed, units[0].cell.metric, box.estimate, low, high, box.n, None, box.method)
-        )
+        rows.append(TruthRow(preset, arm, "", seed, units[0].cell.metric, *box[:4], None, box.method))
     return rows
 
 
