@@ -23,6 +23,7 @@ The tree, drawn:
     │       ├── DtypeMismatch        another compute dtype
     │       └── PolicyMismatch       another token policy
     ├── NonFinite                    NaN or infinity where a number was wanted
+    ├── Diverged                     a tuning that went astray; the last good state is kept
     └── StorageError                 the disk
         ├── StorageFull              no space left
         └── Locked                   another process writes here
@@ -38,6 +39,7 @@ __all__ = [
     "AssetError",
     "ConfigError",
     "CorruptArtifact",
+    "Diverged",
     "DownloadFailed",
     "DtypeMismatch",
     "EmptyText",
@@ -161,6 +163,14 @@ class PolicyMismatch(Incompatible):
 
 class NonFinite(PerimetryError):
     """NaN or infinity where a number was wanted."""
+
+
+class Diverged(PerimetryError):
+    """A tuning went astray; the state of the last good checkpoint is kept."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class StorageError(PerimetryError):

@@ -11,8 +11,9 @@ from tests.worlds import text_of
 
 from perimetry.activations.model import LanguageModel, tiny_language_model
 from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.twins import Twin
 from perimetry.errors import ConfigError, NonFinite, PromptTooLong, TooFewSamples, UsageError
-from perimetry.evals.damage import Twin, damage
+from perimetry.evals.damage import damage
 from perimetry.evals.damage_ranks import agreements, kendall_draws, spearman_draws
 from perimetry.measures.stats import resample_counts, spearman
 from perimetry.runtime import generator

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.worlds import text_of
 
+from perimetry.activations.twins import Twin
 from perimetry.errors import TooFewSamples, UsageError
-from perimetry.evals.damage import Twin
 from perimetry.evals.fallacious import METRICS, FallaciousResult, predict_f3
 from perimetry.evals.fallacious_tokens import TokenText, tally
 from perimetry.evals.harmless import rewritten

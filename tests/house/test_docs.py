@@ -18,6 +18,7 @@ from perimetry.cli import app
 from perimetry.config import Config, load_config
 from perimetry.errors import ConfigError
 from perimetry.pipeline.demo import DemoConfig
+from perimetry.pipeline.robustify_config import RobustifyConfig
 from perimetry.pipeline.study_config import StudyConfig
 from perimetry.shift.clean import MeterConfig
 from perimetry.train import TrainConfig
@@ -32,9 +33,13 @@ SECTIONS: dict[str, type[Config]] = {
     "calibrate": MeterConfig,
     "demo": DemoConfig,
     "study": StudyConfig,
+    "robustify": RobustifyConfig,
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-DEAR = ("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study")
+DEAR = (
+    *("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study"),
+    "perimetry robustify",
+)
 """Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
 MEASURE = r"(?:AUROC|AUC|FVU|FPR|TPR|L0|accuracy|recall|precision|interval)"

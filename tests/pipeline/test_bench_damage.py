@@ -7,10 +7,11 @@ import torch
 from scipy.stats import spearmanr
 from tests.worlds import World, text_of
 
+from perimetry.activations.twins import Twin
 from perimetry.assets import Document
 from perimetry.config import build
 from perimetry.errors import UsageError
-from perimetry.evals.damage import Twin, damage
+from perimetry.evals.damage import damage
 from perimetry.evals.scores import ScoreTable
 from perimetry.pipeline.bench_config import BenchConfig
 from perimetry.pipeline.bench_damage import choice_part, damage_part, twin_damage

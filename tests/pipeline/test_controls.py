@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.worlds import World
 
+from perimetry.activations.twins import Twin
 from perimetry.assets import Document
 from perimetry.config import build
 from perimetry.errors import Locked, TooFewSamples, UnknownName, UsageError
 from perimetry.evals.control_rows import EXPECTED
-from perimetry.evals.damage import Twin
 from perimetry.evals.fallacious import predict_f3
 from perimetry.measures.ranking import auroc
 from perimetry.pipeline.bench_suites import build_suites, held_out

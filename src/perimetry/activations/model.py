@@ -80,6 +80,8 @@ class LanguageModel:
     """Token that fills padding; never attended to."""
     origin: str
     """What `load_language_model` takes to load it again: asset name, hub id, address, or the whole path of a folder."""
+    base_revision: str | None = None
+    """The revision that the model had before an adapter was put on it; None where there is none (`adapters`)."""
     lock: contextlib.AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
     """Held during a forward pass, so that the taps of two threads never see each other's hooks."""
 

@@ -7,7 +7,21 @@ import sys
 from cyclopts import App, CycloptsError
 
 from perimetry import __version__
-from perimetry.cli import assets, bench, calibrate, convert, demo, doctor, drift, evaluate, report, score, study, train
+from perimetry.cli import (
+    assets,
+    bench,
+    calibrate,
+    convert,
+    demo,
+    doctor,
+    drift,
+    evaluate,
+    report,
+    robustify,
+    score,
+    study,
+    train,
+)
 from perimetry.errors import PerimetryError, StorageError
 
 __all__ = ["app", "main"]
@@ -19,7 +33,7 @@ app = App(
     name="perimetry",
     version=__version__,
     suppress_keyboard_interrupt=False,
-    help="Map the limits of what a transformer understands: train SAEs, calibrate a shift meter, read prompts.",
+    help="Map the limits of what a transformer understands: train SAEs, calibrate a shift meter, read prompts, tune the model.",
     help_epilogue="Settings come from --config FILE (TOML, one section a command), then PERIMETRY_COMMAND_KEY in the "
     "environment, then flags. Every command takes --json. Exit codes: 0 fine, 1 alarm (with --fail-on-alarm or --fail), 2 error.",
 )
@@ -34,6 +48,7 @@ app.command(drift.drift)
 app.command(evaluate.evaluate, name="eval")
 app.command(bench.app)
 app.command(study.app)
+app.command(robustify.robustify)
 app.command(report.report)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from perimetry.cli.common import (
+    Adapter,
     ConfigFile,
     Device,
     Json,
@@ -42,6 +43,7 @@ def shift(
     also: Annotated[
         list[Path] | None, Parameter(help="More meters of the same model, with SAEs of other seeds or layers.")
     ] = None,
+    adapter: Adapter = None,
     suite: Annotated[list[str] | None, Parameter(help="Suites by name, a .jsonl of your own, or all.")] = None,
     preset: Annotated[
         str | None,
@@ -75,10 +77,10 @@ def shift(
     values = load_values(section="bench", file=config, overrides=given)
     settings = build(BenchConfig, with_preset(values, preset), "configuration [bench]")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    readers = _readers((meter, *(also or ())), runtime)
+    readers = _readers((meter, *(also or ())), runtime, adapter)
     words = ["perimetry", "bench", "shift", str(meter), *(w for path in also or () for w in ("--also", str(path)))]
     words += [w for name in suite or () for w in ("--suite", name)]
-    flags = {"--preset": preset, "--text": text, "--n": n, "--seed": seed, "--config": config}
+    flags = {"--preset": preset, "--adapter": adapter, "--text": text, "--n": n, "--seed": seed, "--config": config}
     results = run_bench(
         readers,
         settings,
@@ -90,13 +92,13 @@ def shift(
     emit_results(results, json, show_rows, out)
 
 
-def _readers(paths: Sequence[Path], runtime: "Runtime") -> "list[Meter]":
+def _readers(paths: Sequence[Path], runtime: "Runtime", adapter: Path | None) -> "list[Meter]":
     """The meters of some folders on one language model; of a meter over several layers, that of each."""
     from perimetry.shift.meter import Meter
     from perimetry.shift.multi_loading import load_reader
 
     found: list[Meter] = []
     for path in paths:
-        reader = load_reader(path, runtime=runtime, lm=found[0].lm if found else None)
+        reader = load_reader(path, runtime=runtime, lm=found[0].lm if found else None, adapter=adapter)
         found += [reader] if isinstance(reader, Meter) else reader.meters.values()
     return found

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 __all__ = [
+    "Adapter",
     "ConfigFile",
     "Device",
     "DtypeFlag",
@@ -34,6 +35,13 @@ Out = Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to write to."
 Device = Annotated[str, Parameter(name="--device", help="auto, cpu, cuda, cuda:1 ...")]
 DtypeFlag = Annotated[
     str, Parameter(name="--dtype", help="auto, float32 or bfloat16: what the language model computes in.")
+]
+Adapter = Annotated[
+    Path | None,
+    Parameter(
+        name="--adapter",
+        help="Adapter to put on the model: a folder that `perimetry robustify` wrote, or peft. Read by the model's own normal.",
+    ),
 ]
 Threads = Annotated[int, Parameter(name="--threads", help="Threads of CPU operations; 0 leaves the default.")]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from perimetry.cli.common import Device, DtypeFlag, Json, Quiet, Threads, json_line, note, wants_progress
+from perimetry.cli.common import Adapter, Device, DtypeFlag, Json, Quiet, Threads, json_line, note, wants_progress
 
 if TYPE_CHECKING:
     from perimetry.shift.reading import Reading
@@ -40,6 +40,7 @@ def score(
     truncate: Annotated[bool, Parameter(negative="", help="Cut prompts that are longer than the context.")] = False,
     fail_on_alarm: Annotated[bool, Parameter(negative="", help="Exit with 1 when a prompt is flagged.")] = False,
     model: Annotated[str | None, Parameter(help="Where the model lies, if not where the meter was made.")] = None,
+    adapter: Adapter = None,
     batch_tokens: Annotated[int, Parameter(help="Padded tokens of one forward pass.")] = 4096,
     device: Device = "auto",
     dtype: DtypeFlag = "auto",
@@ -64,7 +65,7 @@ def score(
     if not prompts:
         note(f"{input} holds no line, so there is nothing to read")
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
-    reader = load_reader(meter, runtime=runtime, model=model, dtype=dtype)
+    reader = load_reader(meter, runtime=runtime, model=model, dtype=dtype, adapter=adapter)
     found = reader.readings(
         prompts,
         ids=ids,

@@ -9,7 +9,6 @@ Damage is measured on twins, a clean text and its corruption with as many white-
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,26 +18,15 @@ from torch import Tensor
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.prompts import EncodedPrompt, collate, encode, length_batches
+from perimetry.activations.prompts import collate, encode, length_batches
 from perimetry.activations.tap import Tap, TapLogits
+from perimetry.activations.twins import Row, Twin, word_ends, word_spans
 from perimetry.errors import ConfigError, PerimetryError, UsageError
 
-__all__ = ["Damage", "Row", "Twin", "damage", "last_hidden", "log_probabilities", "row_nll"]
+__all__ = ["Damage", "damage", "last_hidden", "log_probabilities", "row_nll"]
 
 CHUNK_BYTES = 2**24
 """Of one chunk of logits; the few that live at once stay well under 200 MB."""
-WORD = re.compile(r"\S+")
-
-
-class Twin(NamedTuple):
-    """A text and its corruption, word by word."""
-
-    id: str
-    """Name of the pair, for messages."""
-    clean: str
-    """The text."""
-    corrupted: str
-    """As many white-space words."""
 
 
 class Damage(NamedTuple):
@@ -54,15 +42,6 @@ class Damage(NamedTuple):
     """Words that the first is a mean over."""
     tokens: Int[Tensor, " pair"]
     """Tokens that the second is a mean over."""
-
-
-class Row(NamedTuple):
-    """Tokens of one forward pass."""
-
-    ids: list[int]
-    """Vocabulary ids."""
-    countable: list[bool]
-    """All true: every position may be read."""
 
 
 class _Plan(NamedTuple):
@@ -122,7 +101,7 @@ def damage(
 
 
 def _plan(lm: LanguageModel, twin: Twin, policy: TokenPolicy) -> _Plan:
-    words = [[m.span() for m in WORD.finditer(text)] for text in (twin.clean, twin.corrupted)]
+    words = [word_spans(text) for text in (twin.clean, twin.corrupted)]
     if len(words[0]) != len(words[1]) or len(words[0]) < 3:
         raise UsageError(
             f"pair {twin.id!r} has {len(words[0])} clean and {len(words[1])} corrupted words; equal numbers, at least 3, "
@@ -141,25 +120,13 @@ def _plan(lm: LanguageModel, twin: Twin, policy: TokenPolicy) -> _Plan:
     mixed = [*beginning.ids, *tail]
     return _Plan(
         (_row(clean.ids), _row(corrupted.ids), _row(mixed)),
-        (_word_ends(clean, words[0]), _word_ends(corrupted, words[1])),
+        (word_ends(clean, words[0]), word_ends(corrupted, words[1])),
         len(tail),
     )
 
 
 def _row(ids: list[int]) -> Row:
     return Row(ids, [True] * len(ids))
-
-
-def _word_ends(encoded: EncodedPrompt, words: Sequence[tuple[int, int]]) -> list[int]:
-    """Last token that begins inside or before each word."""
-    starts = [span[0] if span is not None else -1 for span in encoded.spans]
-    ends: list[int] = []
-    token = 0
-    for _, end in words:
-        while token + 1 < len(starts) and starts[token + 1] < end:
-            token += 1
-        ends.append(token)
-    return ends
 
 
 def _chunks(lm: LanguageModel, n: int) -> Iterator[slice]:

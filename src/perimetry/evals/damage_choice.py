@@ -23,9 +23,10 @@ from torch import Tensor
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.prompts import encode, length_batches
+from perimetry.activations.twins import Row
 from perimetry.assets.documents import Document
 from perimetry.errors import PerimetryError, TooFewSamples, UnknownName, UsageError
-from perimetry.evals.damage import Row, last_hidden, row_nll
+from perimetry.evals.damage import last_hidden, row_nll
 from perimetry.measures.ranking import Difference
 from perimetry.measures.stats import Interval, percentile_interval, resample_counts, wilson
 

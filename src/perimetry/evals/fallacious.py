@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from perimetry.activations.twins import Twin
 from perimetry.errors import TooFewSamples, UsageError
-from perimetry.evals.damage import Twin
 from perimetry.evals.fallacious_tokens import Tally, changed_words, read_texts, tally
 from perimetry.evals.harmless import rewritten
 from perimetry.measures.stats import Interval, percentile_interval, resample_counts

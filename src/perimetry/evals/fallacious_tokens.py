@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perimetry.activations.twins import WORD, Twin
 from perimetry.errors import UsageError
-from perimetry.evals.damage import WORD, Twin
 from perimetry.sae.base import Codes
 from perimetry.shift.concepts import FallaciousF1
 from perimetry.shift.context import FallaciousF2

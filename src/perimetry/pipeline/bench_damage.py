@@ -9,9 +9,10 @@ from torch import Tensor
 
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.policy import TokenPolicy
+from perimetry.activations.twins import Twin
 from perimetry.assets import Document
 from perimetry.errors import UsageError
-from perimetry.evals.damage import Damage, Twin, damage
+from perimetry.evals.damage import Damage, damage
 from perimetry.evals.damage_choice import QUESTION_SETS, choice_damage, probe_questions
 from perimetry.evals.damage_ranks import Agreement, agreements, spearman_draws
 from perimetry.evals.rows import Place, Row, row_at

@@ -174,7 +174,7 @@ def suite_origin(meters: Sequence[Meter], suite: Suite, config: BenchConfig) -> 
         "version": __version__,
         "torch": torch.__version__,
         "device": lm.device.type,
-        "meters": [[m.digest, m.main] for m in meters],
+        "meters": [[m.identity, m.main] for m in meters],
         "texts": hash_json([cases, suite.matching, suite.benign]),
         "resamples": config.resamples,
         "batch_tokens": config.batch_tokens,

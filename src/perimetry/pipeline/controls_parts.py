@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from perimetry.activations.text import shuffled
+from perimetry.activations.twins import Twin
 from perimetry.assets import Document
 from perimetry.errors import NoScorableToken, PromptTooLong, TooFewSamples
 from perimetry.evals import false_alarms, p_histograms
 from perimetry.evals.control_rows import ABOVE, ControlRow, control_row
-from perimetry.evals.damage import Twin
 from perimetry.evals.fallacious import FallaciousResult, predict_f3
 from perimetry.evals.nulls import clean_halves, held_out_p_values, shuffled_labels, simulated_p_values
 from perimetry.measures.stats import Interval

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from perimetry.activations.adapters import load_adapter
 from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import Artifact, read_artifact
@@ -33,11 +34,12 @@ def load_meter(
     dtype: str = "auto",
     lm: LanguageModel | None = None,
     policy: TokenPolicy | None = None,
+    adapter: Path | None = None,
 ) -> Meter:
     """Read a meter and the language model it belongs to.
 
-    `model` says where the model lies now, `lm` hands over one that is loaded already; `dtype` and `policy`, where
-    given, must be those that the meter was made with. Errors: `MissingFile`, `CorruptArtifact`, `Incompatible`,
+    `model` says where the model lies now, `lm` hands over one that is loaded already, with an adapter on it or not; `adapter` is
+    the folder of one to put on the model that is loaded. `dtype` and `policy`, where given, must be those that the meter was made with. Errors: `MissingFile`, `CorruptArtifact`, `Incompatible`,
     `ModelMismatch`, `DtypeMismatch`, `PolicyMismatch`, `WidthMismatch`.
     """
     if (path / "multi.json").is_file():
@@ -50,7 +52,7 @@ def load_meter(
     if not isinstance(document, dict):
         raise CorruptArtifact(f"{path} lacks meter.json; make the meter again")
     try:
-        return _assemble(artifact, document, runtime or start(), model, dtype, lm, policy)
+        return _assemble(artifact, document, runtime or start(), model, dtype, lm, policy, adapter)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise CorruptArtifact(f"{path} is no meter of this version ({error!r}); make it again") from error
 
@@ -63,6 +65,7 @@ def _assemble(
     dtype: str,
     lm: LanguageModel | None,
     policy: TokenPolicy | None,
+    adapter: Path | None,
 ) -> Meter:
     wanted = document["dtype"]
     if wanted not in DTYPES:
@@ -79,6 +82,7 @@ def _assemble(
         raise PolicyMismatch(f"{artifact.path} holds a token policy without max_norm; make the meter again")
     if lm is None:
         lm = load_language_model(model or document["model"], Runtime(runtime.device, DTYPES[wanted]))
+        lm = lm if adapter is None else load_adapter(lm, adapter)
     _require_model(lm, document, dtype_name(lm.dtype))
     tensors = artifact.tensors
     return Meter(
@@ -104,9 +108,10 @@ def _assemble(
 
 def _require_model(lm: LanguageModel, made_with: dict[str, Any], dtype: str) -> None:
     """Refuse a model that is not the one the meter was made with. Errors: `ModelMismatch`, `DtypeMismatch`."""
-    if lm.revision != made_with["revision"]:
+    revision = lm.base_revision or lm.revision
+    if revision != made_with["revision"]:
         raise ModelMismatch(
-            f"the model {lm.name!r} has revision {lm.revision[:12]}, but the meter was made with {made_with['model']!r} of "
+            f"the model {lm.name!r} has revision {revision[:12]}, but the meter was made with {made_with['model']!r} of "
             f"revision {str(made_with['revision'])[:12]}; give that model, or calibrate a meter for this one"
         )
     if dtype != made_with["dtype"]:

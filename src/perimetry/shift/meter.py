@@ -52,7 +52,8 @@ class Meter(AbstractReader[Capture]):
     """Readings of prompts by one calibrated detector, and the scores of all others beside it.
 
     Refuses a language model of another revision or compute dtype than it was fitted with (`ModelMismatch`,
-    `DtypeMismatch`), and an SAE of another width (`WidthMismatch`).
+    `DtypeMismatch`), and an SAE of another width (`WidthMismatch`). That model with an adapter on it is read by what was normal
+    for the model itself: how far the adapter moved an input.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Meter(AbstractReader[Capture]):
                     )
                     if explain
                     else (),
-                    meter=self.digest,
+                    meter=self.identity,
                     hot=self._hot_tokens(evidence, mine, hot[mine], pieces) if explain else (),
                 )
             )

@@ -145,7 +145,7 @@ class MultiMeter(AbstractReader[tuple[Capture, ...]]):
                     tokens=mine[loudest].tokens,
                     concepts=mine[loudest].concepts,
                     hot=mine[loudest].hot,
-                    meter=self.digest,
+                    meter=self.identity,
                     taps={
                         n: TapReading(r.score, r.p_value, r.flagged, r.tokens, r.concepts, r.hot)
                         for n, r in mine.items()

@@ -36,10 +36,11 @@ def load_reader(
     dtype: str = "auto",
     lm: LanguageModel | None = None,
     policy: TokenPolicy | None = None,
+    adapter: Path | None = None,
 ) -> Meter | MultiMeter:
     """A meter of one layer or of several, whichever lies there. Arguments and errors: as `load_meter`."""
     load = load_multi_meter if is_multi(path) else loading.load_meter
-    return load(path, runtime=runtime, model=model, dtype=dtype, lm=lm, policy=policy)
+    return load(path, runtime=runtime, model=model, dtype=dtype, lm=lm, policy=policy, adapter=adapter)
 
 
 def tap_digests(artifact: Artifact) -> dict[str, str]:
@@ -72,6 +73,7 @@ def load_multi_meter(
     dtype: str = "auto",
     lm: LanguageModel | None = None,
     policy: TokenPolicy | None = None,
+    adapter: Path | None = None,
 ) -> MultiMeter:
     """Read a meter over several layers and the language model it belongs to.
 
@@ -86,7 +88,13 @@ def load_multi_meter(
             raise CorruptArtifact(f"{path} lacks the tap {name!r}, which its multi.json lists; calibrate again")
         first = not meters
         meter = loading.load_meter(
-            place, runtime=runtime, model=model, dtype=dtype, lm=lm, policy=policy if first else None
+            place,
+            runtime=runtime,
+            model=model,
+            dtype=dtype,
+            lm=lm,
+            policy=policy if first else None,
+            adapter=adapter,
         )
         require_digest(place, meter.digest, digest)
         meters[name], lm = meter, meter.lm

@@ -53,6 +53,15 @@ class Batch(NamedTuple, Generic[Captured]):
 class AbstractReader(ABC, Generic[Captured]):
     """A calibrated reader of prompts. Readings come as the prompts were given and do not depend on their neighbours."""
 
+    digest: str
+    """SHA-256 over the files of the folder that it lies in; `unsaved` where it lies in none."""
+
+    @property
+    def identity(self) -> str:
+        """What readings are made with: the digest, and behind a `+` the revision of a model that carries an adapter."""
+        adapted = self.lm.base_revision is not None
+        return f"{self.digest}+{self.lm.revision[:12]}" if adapted else self.digest
+
     @property
     @abstractmethod
     def lm(self) -> LanguageModel:
