@@ -19,15 +19,17 @@ from perimetry.cli.common import (
     wants_progress,
 )
 from perimetry.cli.masking import masking
+from perimetry.cli.robustness import robustness
 from perimetry.cli.truth import truth
 
 __all__ = ["app", "study"]
 
 app = App(
     name="study",
-    help="Layers, dictionaries and seeds compared and confirmed once; what masking the training text does; what is found where the truth is known.",
+    help="Layers, dictionaries and seeds compared and confirmed once; what masking the training text does; what tuning gains; what is found where the truth is known.",
 )
 app.command(masking)
+app.command(robustness)
 app.command(truth)
 
 

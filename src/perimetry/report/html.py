@@ -7,9 +7,11 @@ from typing import Any
 from perimetry.report.evaluation import evaluation_sections
 from perimetry.report.markup import Html, join, tag
 from perimetry.report.masking import masking_sections
+from perimetry.report.robustness import robustness_sections
 from perimetry.report.schema import MadeResults, Results, parse_results
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
 from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
+from perimetry.report.schema_robustness import ROBUSTNESS, RobustnessResults, parse_robustness
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.schema_truth import TRUTH, TruthResults, parse_truth
 from perimetry.report.sections import Section, sections
@@ -20,7 +22,13 @@ from perimetry.storage import read_json, write_bytes, write_json
 
 __all__ = ["build_report", "keep_results", "read_results", "render"]
 
-PARSERS = {STUDY: parse_study, EVALUATION: parse_evaluation, MASKING: parse_masking, TRUTH: parse_truth}
+PARSERS = {
+    STUDY: parse_study,
+    EVALUATION: parse_evaluation,
+    MASKING: parse_masking,
+    ROBUSTNESS: parse_robustness,
+    TRUTH: parse_truth,
+}
 """Kind of results -> its schema; the others are those of a bench."""
 MOST_BYTES = 2**30
 """Of a results file."""
@@ -53,7 +61,9 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def render(results: Results | StudyResults | EvaluationResults | MaskingResults | TruthResults) -> str:
+def render(
+    results: Results | StudyResults | EvaluationResults | MaskingResults | RobustnessResults | TruthResults,
+) -> str:
     """The page."""
     if isinstance(results, StudyResults):
         return _page(results, study_sections(results))
@@ -61,6 +71,8 @@ def render(results: Results | StudyResults | EvaluationResults | MaskingResults 
         return _page(results, evaluation_sections(results))
     if isinstance(results, MaskingResults):
         return _page(results, masking_sections(results))
+    if isinstance(results, RobustnessResults):
+        return _page(results, robustness_sections(results))
     if isinstance(results, TruthResults):
         return _page(results, truth_sections(results))
     return _page(results, sections(results))

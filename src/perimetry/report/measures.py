@@ -1,13 +1,13 @@
 """Tables of what is measured beyond a single area: doses, choices made elsewhere, value added to the baselines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from perimetry.report.markup import Html, Node, number, tag
 from perimetry.report.picking import Arm, arm_name, arms_of, is_dial
-from perimetry.report.schema import ResultRow
+from perimetry.report.schema import Meaning, ResultRow
 
-__all__ = ["ALARMS", "interval_table", "measure_tables", "more"]
+__all__ = ["ALARMS", "interval_table", "meanings", "measure_tables", "more"]
 
 ALARMS = {"alarm_rate_at_1": "alarms at 1 %", "alarm_rate_at_5": "alarms at 5 %"}
 
@@ -92,3 +92,16 @@ def measure_tables(rows: Sequence[ResultRow], suite: str) -> list[Node]:
         if own:
             found.append(more(f"{table.label} in {suite}", interval_table(own, table.caption, table.names, place)))
     return found
+
+
+def meanings(metrics: Mapping[str, Meaning]) -> Html:
+    """What each number means, its unit and which way is better."""
+    better = {True: "higher is better", False: "lower is better", None: "neither way is better"}
+    items: list[Node] = []
+    for name, about in metrics.items():
+        text = about.text if about.text.endswith(".") else f"{about.text}."
+        items += [
+            tag("dt", name.replace("_", " ")),
+            tag("dd", f"{text} Unit: {about.unit}; {better[about.higher]}."),
+        ]
+    return tag("dl", *items)

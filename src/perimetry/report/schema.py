@@ -19,6 +19,7 @@ __all__ = [
     "Histogram",
     "LayerRow",
     "MadeResults",
+    "Meaning",
     "ReadingEntry",
     "ResultRow",
     "Results",
@@ -211,6 +212,17 @@ class TrainingCurve(Config):
     """Which SAE."""
     points: tuple[dict[str, Any], ...]
     """Objects of the training log: `step` or `tokens`, and numbers such as `fvu`, `l0`, `dead`."""
+
+
+class Meaning(Config):
+    """What a number means."""
+
+    unit: str
+    """Its unit."""
+    higher: bool | None
+    """Whether higher is better."""
+    text: str
+    """Its meaning."""
 
 
 class MadeResults(Config):

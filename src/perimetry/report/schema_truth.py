@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 from perimetry.config import Config
-from perimetry.report.schema import MadeResults, checked
+from perimetry.report.schema import MadeResults, Meaning, checked
 
-__all__ = ["TRUTH", "JudgedClaim", "TruthMetric", "TruthResultRow", "TruthResults", "parse_truth"]
+__all__ = ["TRUTH", "JudgedClaim", "TruthResultRow", "TruthResults", "parse_truth"]
 
 TRUTH = "truth"
 """What the key `kind` of such a file says."""
@@ -38,17 +38,6 @@ class TruthResultRow(Config):
     """Of a difference."""
     method: str
     """How the interval was made."""
-
-
-class TruthMetric(Config):
-    """What a number means."""
-
-    unit: str
-    """Its unit."""
-    higher: bool | None
-    """Whether higher is better."""
-    text: str
-    """Its meaning."""
 
 
 class JudgedClaim(Config):
@@ -89,7 +78,7 @@ class TruthResults(MadeResults):
     """Measurements, flat."""
     claims: tuple[JudgedClaim, ...]
     """What was asked."""
-    metrics: dict[str, TruthMetric]
+    metrics: dict[str, Meaning]
     """What the numbers mean."""
 
 

@@ -8,7 +8,7 @@ from perimetry.report.evaluation_figures import axis_span, axis_ticks
 from perimetry.report.figures import Axis, Dot, dot_chart
 from perimetry.report.making import making_section
 from perimetry.report.markup import Html, Node, join, number, tag
-from perimetry.report.measures import more
+from perimetry.report.measures import meanings, more
 from perimetry.report.schema_truth import JudgedClaim, TruthResultRow, TruthResults
 from perimetry.report.sections import Section
 from perimetry.report.tables import framed
@@ -35,7 +35,7 @@ def truth_sections(results: TruthResults) -> list[Section]:
     found = [
         Section("verdict", "What was asked, and what came out", _verdict(results)),
         *(Section(part, NAMES[part], _part(results, part)) for part in parts),
-        Section("definitions", "What the numbers mean", _definitions(results)),
+        Section("definitions", "What the numbers mean", meanings(results.metrics)),
         Section("making", "How this was made", making_section(results)),
     ]
     return [section for section in found if section.content]
@@ -142,14 +142,3 @@ def _table(rows: Sequence[TruthResultRow], caption: str) -> Html:
         for row in rows
     ]
     return framed(caption, head, body)
-
-
-def _definitions(results: TruthResults) -> Html:
-    better = {True: "higher is better", False: "lower is better", None: "neither way is better"}
-    items: list[Node] = []
-    for name, about in results.metrics.items():
-        items += [
-            tag("dt", name.replace("_", " ")),
-            tag("dd", f"{about.text} Unit: {about.unit}; {better[about.higher]}."),
-        ]
-    return tag("dl", *items)
