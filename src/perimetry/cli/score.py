@@ -52,18 +52,13 @@ def score(
     Prints a reading for each text, or with --input FILE --json one JSON line each, in order: id, score, p_value,
     flagged, group, tokens_scored, truncated, scores; of a meter over several layers also taps. With --batch-fdr all prompts are read before the first is shown.
     """
-    from perimetry.errors import UsageError
     from perimetry.runtime import RuntimeConfig, start
     from perimetry.shift.discoveries import with_discoveries
     from perimetry.shift.multi_loading import load_reader
     from perimetry.ui import track
 
-    if bool(texts) == (input is not None):
-        raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
     _check_rate(batch_fdr)
-    ids, prompts = _read(input) if input is not None else ([str(i) for i in range(len(texts))], list(texts))
-    if not prompts:
-        note(f"{input} holds no line, so there is nothing to read")
+    ids, prompts = _given(texts, input)
     runtime = start(RuntimeConfig.model_validate({"device": device, "threads": threads}))
     reader = load_reader(meter, runtime=runtime, model=model, dtype=dtype, adapter=adapter)
     found = reader.readings(
@@ -100,6 +95,20 @@ def _check_rate(batch_fdr: float | None) -> None:
 
     if batch_fdr is not None and not 0 < batch_fdr < 1:
         raise ConfigError(f"--batch-fdr is {batch_fdr}; a share between 0 and 1 is wanted, such as 0.05")
+
+
+def _given(texts: tuple[str, ...], input: Path | None) -> tuple[list[str], list[str]]:
+    """Ids and texts of the prompts, from wherever they come."""
+    from perimetry.errors import UsageError
+
+    if bool(texts) == (input is not None):
+        raise UsageError("give texts or --input FILE, one of the two; for example: perimetry score METER 'some text'")
+    if input is None:
+        return [str(i) for i in range(len(texts))], list(texts)
+    ids, prompts = _read(input)
+    if not prompts:
+        note(f"{input} holds no line, so there is nothing to read")
+    return ids, prompts
 
 
 def _read(path: Path) -> tuple[list[str], list[str]]:
