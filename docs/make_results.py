@@ -37,6 +37,10 @@ from sceptic import VIEWS as SCEPTIC
 from truths import VIEWS as TRUTHS
 from truths import charts as truth_charts
 from truths import taken as truth_taken
+from tunings import VIEWS as TUNINGS
+from tunings import charts as robustness_charts
+from tunings import taken as robustness_taken
+from tunings import tuned_taken
 
 __all__ = ["FLAT", "VIEWS", "block", "fill", "pages", "read", "take"]
 
@@ -53,9 +57,17 @@ FLAT = (
     *("signs", "evaluations", "refused"),
     # Of a study of known features:
     *("claims", "metrics"),
+    # Of tuning, and of a study of robustness:
+    *("arms", "judges", "data", "meter", "updates", "guard", "adapter"),
 )
 """What is kept of a results file; the rest belongs to the report."""
-CHECKED = {"study": taken, "masking": masked_taken, "truth": truth_taken}
+CHECKED = {
+    "study": taken,
+    "masking": masked_taken,
+    "truth": truth_taken,
+    "robustness": robustness_taken,
+    "robustify": tuned_taken,
+}
 """Kind of results -> what is kept of them; the others are those of a bench."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
 BENCH = "bench"
@@ -236,6 +248,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     **PERFORMANCE,
     **SCEPTIC,
     **TRUTHS,
+    **TUNINGS,
 }
 """View -> Markdown of a result file."""
 
@@ -266,7 +279,7 @@ def drawings(folder: Path = FOLDER) -> dict[Path, str]:
     if (file := folder / f"{BENCH}.json").is_file():
         results = parse_results(read_json(file))
         found |= {DRAWN / f"{suite}.svg": dose_curves(results, suite) for suite in FIGURES}
-    for name, charts in (("masking", masked_charts), ("truth", truth_charts)):
+    for name, charts in (("masking", masked_charts), ("robustness", robustness_charts), ("truth", truth_charts)):
         if (file := folder / f"{name}.json").is_file():
             found |= {DRAWN / f"{chart}.svg": text for chart, text in charts(read_json(file)).items()}
     return found

@@ -52,6 +52,13 @@ def test_the_adapter_says_what_it_was_made_with(made: Path) -> None:
     assert (made / "adapter" / "adapter_model.safetensors").is_file()
 
 
+def test_the_report_is_the_one_that_was_written(made: Path, tmp_path: Path) -> None:
+    again = run_main("report", made, "--out", tmp_path / "again.html")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again.html").read_bytes() == (made / "report.html").read_bytes()
+    assert "ocr 40 % (not tuned on)" in (made / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_same_command_gives_the_same_numbers(
     world: World, texts: Path, config: Path, made: Path, tmp_path: Path
 ) -> None:

@@ -44,7 +44,8 @@ def test_the_table_shows_before_and_after_and_what_was_unseen() -> None:
         row | {"arm": "tuned", "metric": "recovered", "case": "ocr 10 %", "seen": False, "estimate": 0.21},
     ]
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    show_robustify({"title": "a model", "rows": rows}, console)
+    made = {"title": "a model", "command": "", "version": "0", "hardware": "none", "date": "2026-01-01"}
+    show_robustify(made | {"rows": rows, "metrics": {}, "data": {}}, console)
     said = console.export_text()
     assert "4.250" in said
     assert "4.125" in said

@@ -21,6 +21,7 @@ from perimetry.pipeline.robustify_parts import (
     shift_of,
     train_twins,
 )
+from perimetry.report import keep_results
 from perimetry.robust.adapter import Tunable
 from perimetry.robust.finetune import Tuned, tune
 from perimetry.robust.guard import Guard
@@ -30,7 +31,7 @@ from perimetry.robust.selection import choose
 from perimetry.robust.texts import tokens_of
 from perimetry.runtime import fingerprint
 from perimetry.shift.meter import Meter
-from perimetry.storage import lock, remove_stale, write_json
+from perimetry.storage import lock, remove_stale
 
 __all__ = ["ADAPTER", "chosen_twins", "run_robustify"]
 
@@ -96,8 +97,7 @@ def run_robustify(
         results = _results(meter, config, about, done, _rows(before, after, config)) | {"command": command}
         say("4/4  the adapter and its card")
         results["adapter"] = {"path": ADAPTER, "revision": save_tuned(tunable, out / ADAPTER, _card(results))}
-        write_json(out / "results.json", results)
-        return results
+        return keep_results(results, out)
 
 
 def _rows(
@@ -134,6 +134,7 @@ def _results(
     return {
         "kind": "robustify",
         "title": f"{meter.lm.name}, tuned to read {', '.join(config.kinds)}",
+        "subtitle": f"{done.updates} updates of {config.tune.batch} pairs at block {meter.extractor.tap.layer}",
         "version": __version__,
         "hardware": fingerprint(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

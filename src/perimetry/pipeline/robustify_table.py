@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from perimetry.report.schema_robustness import TunedRow, parse_tuned
+from perimetry.report.tuned import tuned_pairs
 from perimetry.robust.recipe import TERMS
 
 __all__ = ["TuneBar", "show_robustify", "terms_of"]
@@ -58,20 +60,19 @@ class TuneBar:
 def show_robustify(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Before and after in every number, each with its interval."""
     console = console or Console(width=None if Console().is_terminal else 160)
-    table = Table(title=f"{results['title']}: held-out text, [95 % interval]", title_justify="left")
+    found = parse_tuned(dict(results))
+    table = Table(title=f"{found.title}: held-out text, [95 % interval]", title_justify="left")
     for name in ("text", "number", "before", "after"):
         table.add_column(name, no_wrap=True)
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in results["rows"]:
-        case = row["case"] or "clean"
-        key = (case if row["seen"] else f"{case} (not tuned on)", row["metric"])
-        cells.setdefault(key, {})[row["arm"]] = _box(row)
-    for (case, metric), arms in cells.items():
-        table.add_row(case, metric.replace("_", " "), arms.get("base", ""), arms.get("tuned", ""))
+    for (case, metric), arms in tuned_pairs(found.rows).items():
+        boxes = {arm: _box(row) for arm, row in arms.items()}
+        table.add_row(case, metric.replace("_", " "), boxes.get("base", ""), boxes.get("tuned", ""))
     console.print(table)
 
 
-def _box(row: Mapping[str, Any]) -> str:
-    scale, unit = (100, " %") if row["metric"] in PERCENT else (1, "")
+def _box(row: TunedRow) -> str:
+    scale, unit = (100, " %") if row.metric in PERCENT else (1, "")
     digits = 1 if unit else 3
-    return f"{scale * row['estimate']:.{digits}f}{unit} [dim]{scale * row['low']:.{digits}f} to {scale * row['high']:.{digits}f}[/]"
+    return (
+        f"{scale * row.estimate:.{digits}f}{unit} [dim]{scale * row.low:.{digits}f} to {scale * row.high:.{digits}f}[/]"
+    )

@@ -138,6 +138,10 @@ class RobustnessConfig(Config):
     """Share of the pool's tokens that a selection takes."""
     questions: int = Field(default=60, ge=0)
     """Multiple-choice questions of each set of `probe-texts`; where the text is one's own, clozes of its passages. 0 leaves them out."""
+    harness: tuple[str, ...] = ()
+    """Tasks of the lm-evaluation-harness that are put to every arm; wants the extra `harness`, and for most tasks a hub."""
+    harness_limit: int = Field(default=200, ge=0)
+    """Documents of each such task; 0 takes all."""
     refusals: bool = True
     """Whether the pairs of harmful and benign requests are put to every arm."""
     detectors: tuple[str, ...] = ("energy", "surprise", "nll", "mahalanobis")

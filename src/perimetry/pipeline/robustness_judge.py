@@ -10,6 +10,7 @@ from perimetry.activations.model import LanguageModel
 from perimetry.activations.text import Passage
 from perimetry.assets import ASSETS, read_texts
 from perimetry.evals.damage_choice import QUESTION_SETS, Question, chosen_options, cloze_questions, probe_questions
+from perimetry.evals.harness import harness_units
 from perimetry.evals.refusal import METRICS as REFUSALS
 from perimetry.evals.refusal import refusal_units
 from perimetry.evals.robustness import METRICS as NEXT
@@ -28,6 +29,7 @@ __all__ = ["METRICS", "Bench", "Reference", "judge", "make_bench", "reference"]
 METRICS: Final[dict[str, Metric]] = {
     **NEXT,
     **REFUSALS,
+    "harness": Metric("share", higher=True, text="documents of a task of the lm-evaluation-harness answered rightly"),
     "accuracy": Metric("share", higher=True, text="multiple-choice questions answered rightly"),
     "shift": Metric(
         "deviations",
@@ -120,6 +122,8 @@ def judge(bench: Bench, lm: LanguageModel, arm: str, before: Reference, *, progr
         scores = _table(bench, bench.texts.test, dose, progress)
         found += [_deviations(metric, name, scores[name], before.moments, bench.texts.test, arm) for name in scores]
     found += _accuracy(bench, lm, arm)
+    if config.harness:
+        found += harness_units(lm, arm, config.harness, limit=config.harness_limit or None)
     return found + (refusal_units(lm, arm) if config.refusals and lm.template is not None else [])
 
 

@@ -11,13 +11,21 @@ from perimetry.report.robustness import robustness_sections
 from perimetry.report.schema import MadeResults, Results, parse_results
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
 from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
-from perimetry.report.schema_robustness import ROBUSTNESS, RobustnessResults, parse_robustness
+from perimetry.report.schema_robustness import (
+    ROBUSTIFY,
+    ROBUSTNESS,
+    RobustnessResults,
+    TunedResults,
+    parse_robustness,
+    parse_tuned,
+)
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.schema_truth import TRUTH, TruthResults, parse_truth
 from perimetry.report.sections import Section, sections
 from perimetry.report.study import study_sections
 from perimetry.report.style import SCRIPT, STYLE
 from perimetry.report.truth import truth_sections
+from perimetry.report.tuned import tuned_sections
 from perimetry.storage import read_json, write_bytes, write_json
 
 __all__ = ["build_report", "keep_results", "read_results", "render"]
@@ -26,6 +34,7 @@ PARSERS = {
     STUDY: parse_study,
     EVALUATION: parse_evaluation,
     MASKING: parse_masking,
+    ROBUSTIFY: parse_tuned,
     ROBUSTNESS: parse_robustness,
     TRUTH: parse_truth,
 }
@@ -61,21 +70,29 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def render(
-    results: Results | StudyResults | EvaluationResults | MaskingResults | RobustnessResults | TruthResults,
-) -> str:
+AnyResults = (
+    Results | StudyResults | EvaluationResults | MaskingResults | RobustnessResults | TruthResults | TunedResults
+)
+
+
+def render(results: AnyResults) -> str:
     """The page."""
-    if isinstance(results, StudyResults):
-        return _page(results, study_sections(results))
-    if isinstance(results, EvaluationResults):
-        return _page(results, evaluation_sections(results))
-    if isinstance(results, MaskingResults):
-        return _page(results, masking_sections(results))
-    if isinstance(results, RobustnessResults):
-        return _page(results, robustness_sections(results))
-    if isinstance(results, TruthResults):
-        return _page(results, truth_sections(results))
-    return _page(results, sections(results))
+    match results:
+        case StudyResults():
+            parts = study_sections(results)
+        case EvaluationResults():
+            parts = evaluation_sections(results)
+        case MaskingResults():
+            parts = masking_sections(results)
+        case RobustnessResults():
+            parts = robustness_sections(results)
+        case TruthResults():
+            parts = truth_sections(results)
+        case TunedResults():
+            parts = tuned_sections(results)
+        case Results():
+            parts = sections(results)
+    return _page(results, parts)
 
 
 def _page(results: MadeResults, parts: Sequence[Section]) -> str:

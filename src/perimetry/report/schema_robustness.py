@@ -5,10 +5,22 @@ from typing import Any, Literal
 from perimetry.config import Config
 from perimetry.report.schema import MadeResults, Meaning, checked
 
-__all__ = ["ROBUSTNESS", "RobustnessResultRow", "RobustnessResults", "TuningClaim", "parse_robustness"]
+__all__ = [
+    "ROBUSTIFY",
+    "ROBUSTNESS",
+    "RobustnessResultRow",
+    "RobustnessResults",
+    "TunedResults",
+    "TunedRow",
+    "TuningClaim",
+    "parse_robustness",
+    "parse_tuned",
+]
 
 ROBUSTNESS = "robustness"
 """What the key `kind` of such a file says."""
+ROBUSTIFY = "robustify"
+"""What it says of one tuning."""
 
 
 class RobustnessResultRow(Config):
@@ -91,3 +103,44 @@ class RobustnessResults(MadeResults):
 def parse_robustness(results: dict[str, Any]) -> RobustnessResults:
     """The results, checked. Errors: `ConfigError` that names the first entries that are wrong."""
     return checked(RobustnessResults, results, "these results of a study of robustness")
+
+
+class TunedRow(Config):
+    """One number before or after a tuning."""
+
+    arm: Literal["base", "tuned"]
+    """Before or after."""
+    seed: int
+    """Of the tuning."""
+    metric: str
+    """Name of the number."""
+    case: str
+    """Perturbation; empty for clean text."""
+    seen: bool
+    """Whether it was tuned on."""
+    estimate: float
+    """The number."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end."""
+    n: int
+    """Texts."""
+    method: str
+    """How the interval was made."""
+
+
+class TunedResults(MadeResults):
+    """The content of the file of one tuning."""
+
+    rows: tuple[TunedRow, ...]
+    """Measurements, flat."""
+    metrics: dict[str, Meaning]
+    """What the numbers mean."""
+    data: dict[str, Any]
+    """What was tuned on."""
+
+
+def parse_tuned(results: dict[str, Any]) -> TunedResults:
+    """The results, checked. Errors: `ConfigError` that names the first entries that are wrong."""
+    return checked(TunedResults, results, "these results of a tuning")
