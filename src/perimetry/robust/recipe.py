@@ -91,7 +91,7 @@ class TuneConfig(Config):
     """Largest norm of the gradient; longer ones are cut to it."""
     check_every: int = Field(default=20, ge=1)
     """Updates between two looks at clean text that is not trained on, each with a checkpoint."""
-    retain_limit: float = Field(default=0.1, gt=0)
+    retain_limit: float = Field(default=0.5, gt=0)
     """Most that the `retain` term may be on that text; above it the run has diverged."""
     clean_limit: float = Field(default=0.03, gt=0)
     """Most that the next-token loss on that text may rise, as a share; above it the run has diverged."""

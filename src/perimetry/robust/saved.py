@@ -1,6 +1,7 @@
 """Tuned models on disk: a peft adapter, or a whole model, with a card that says what it was made with."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def save_tuned(tunable: Tunable, folder: Path, about: dict[str, Any]) -> str:
     }
     with atomic_directory(folder) as made:
         if lora:
-            tunable.wrapped.save_pretrained(str(made), safe_serialization=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the base is no folder here
+                tunable.wrapped.save_pretrained(str(made), safe_serialization=True)
         else:
             lm.model.save_pretrained(str(made), safe_serialization=True)
             lm.tokenizer.save_pretrained(str(made))
