@@ -7,7 +7,7 @@ import torch
 from tests.robust.conftest import LAYER
 from tests.robust.test_objectives import PLACE
 
-from perimetry.activations.model import tiny_language_model
+from perimetry.activations.model import from_pretrained_parts, tiny_language_model
 from perimetry.activations.twins import Row, TwinRows
 from perimetry.errors import CorruptArtifact, Diverged, TooFewSamples, UsageError
 from perimetry.robust.adapter import Tunable
@@ -143,6 +143,21 @@ def test_the_base_is_there_inside_and_comes_back_at_the_end(
     lm = tunable.lm
     tunable.remove()
     assert not [n for n, p in lm.model.named_parameters() if p.requires_grad or "lora_" in n]
+
+
+def test_a_model_in_bfloat16_is_tuned_by_matrices_in_float32(
+    twins: list[TwinRows], rows: list[Row], tmp_path: Path
+) -> None:
+    plain = tiny_language_model("llama")
+    lm = from_pretrained_parts(plain.model.to(torch.bfloat16), plain.tokenizer, "tiny-bf16")
+    config = TuneConfig.model_validate(CONFIG)
+    tunable = Tunable(lm, config, LAYER)
+    assert {p.dtype for p in tunable.parameters().values()} == {torch.float32}
+    guard = Guard(tunable, rows, PLACE, 256)
+    before = tunable.state()
+    found = tune(tunable, Objective(PLACE, config, None), twins, guard, tmp_path)
+    assert found.updates == config.updates
+    assert any(not torch.equal(before[name], now) for name, now in tunable.state().items())
 
 
 def test_only_blocks_up_to_the_tap_learn() -> None:

@@ -14,6 +14,7 @@ from perimetry.evals.sae.pooled import difference_over_seeds, over_seeds
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.units import Units, difference, interval
 from perimetry.pipeline.begun import require_same
+from perimetry.pipeline.claims import judged
 from perimetry.pipeline.robustify_parts import (
     guard_rows,
     read_passages,
@@ -252,16 +253,9 @@ def judged_claims(rows: Sequence[RobustnessRow], first: str) -> list[dict[str, A
         mine = [
             r for r in rows if (r.arm, r.against, r.metric, r.case) == (claim.arm, claim.against, claim.metric, case)
         ]
-        whole = next((row for row in mine if row.seed is None), None)
-        if whole is None:
-            continue
-        low, high = sorted((claim.sign * (whole.low - claim.bound), claim.sign * (whole.high - claim.bound)))
-        seeds = [claim.sign * (row.estimate - claim.bound) > 0 for row in mine if row.seed is not None]
-        about = {"estimate": whole.estimate, "low": whole.low, "high": whole.high, "n": whole.n}
-        verdict = "holds" if low > 0 else "fails" if high < 0 else "open"
-        found.append(
-            {**claim._asdict(), "case": case, **about, "seeds": len(seeds), "seeds_so": sum(seeds), "verdict": verdict}
-        )
+        said = judged(mine, claim.sign, claim.bound)
+        if said is not None:
+            found.append({**claim._asdict(), "case": case, **said})
     return found
 
 

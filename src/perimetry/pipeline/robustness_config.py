@@ -179,11 +179,11 @@ ROBUSTNESS_PRESETS: Final[dict[str, dict[str, Any]]] = {
             "test": 10,
             "shift_tokens": 2000,
             "measured": [{"kind": "typos", "dose": 0.1}, {"kind": "ocr", "dose": 0.1}],
-            "tune": {"updates": 4, "batch": 8, "check_every": 4},
+            "tune": {"updates": 2, "batch": 8, "check_every": 2},
         },
         "seeds": (0,),
         "pool": 64,
-        "questions": 8,
+        "questions": 4,
     },
     "tiny": {
         "data": {

@@ -18,6 +18,7 @@ from perimetry.evals.sae.judging import JUDGED
 from perimetry.evals.sae.shelf import Shelf
 from perimetry.evals.sae.truth_rows import TruthRow
 from perimetry.pipeline.begun import require_same
+from perimetry.pipeline.claims import judged
 from perimetry.report import keep_results
 from perimetry.runtime import fingerprint
 from perimetry.storage import lock, remove_stale
@@ -144,14 +145,9 @@ def judged_claims(rows: Mapping[str, list[TruthRow]]) -> list[dict[str, Any]]:
         mine = [
             r for r in rows.get(claim.part, []) if r[1:3] == (claim.arm, claim.against) and r.metric == claim.metric
         ]
-        whole = next((row for row in mine if row.seed is None), None)
-        if whole is None:
-            continue
-        low, high = sorted((claim.sign * whole.low, claim.sign * whole.high))
-        verdict = "holds" if low > 0 else "fails" if high < 0 else "open"
-        seeds = [claim.sign * row.estimate > 0 for row in mine if row.seed is not None]
-        about = {"estimate": whole.estimate, "low": whole.low, "high": whole.high, "n": whole.n}
-        found.append({**claim._asdict(), **about, "seeds": len(seeds), "seeds_so": sum(seeds), "verdict": verdict})
+        said = judged(mine, claim.sign)
+        if said is not None:
+            found.append({**claim._asdict(), **said})
     return found
 
 

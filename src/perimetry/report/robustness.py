@@ -11,7 +11,7 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import meanings, more
 from perimetry.report.schema_robustness import RobustnessResultRow, RobustnessResults, TuningClaim
 from perimetry.report.sections import Section
-from perimetry.report.tables import framed
+from perimetry.report.tables import grid
 from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = [
@@ -148,7 +148,8 @@ def _names(results: RobustnessResults) -> Html:
 
 
 COLUMNS = ("metric", "where", "arm", "minus", "seed", "estimate", "interval", "p", "units")
-NUMBERS = COLUMNS[4:]
+WORDS = 4
+"""Columns that hold words."""
 
 
 def _cells(row: RobustnessResultRow) -> tuple[Node, ...]:
@@ -166,12 +167,4 @@ def _cells(row: RobustnessResultRow) -> tuple[Node, ...]:
 
 
 def _table(rows: Sequence[RobustnessResultRow], caption: str) -> Html:
-    def shade(name: str) -> str | None:
-        return "num" if name in NUMBERS else None
-
-    head = tag("tr", *(tag("th", name, scope="col", class_=shade(name)) for name in COLUMNS))
-    body = [
-        tag("tr", *(tag("td", cell, class_=shade(name)) for name, cell in zip(COLUMNS, _cells(row), strict=True)))
-        for row in rows
-    ]
-    return framed(caption, head, body)
+    return grid(caption, COLUMNS, WORDS, map(_cells, rows))

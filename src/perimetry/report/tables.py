@@ -1,6 +1,6 @@
 """The tables of the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from perimetry.report.markup import Html, Node, number, tag
@@ -12,6 +12,7 @@ __all__ = [
     "difference_table",
     "false_alarm_table",
     "framed",
+    "grid",
     "matching_table",
     "seed_table",
     "settings_table",
@@ -170,6 +171,17 @@ def _cell(row: ResultRow | None, best: float) -> Html:
     value = tag("strong" if row.estimate == best else "span", number(row.estimate))
     small = tag("small", f"{number(row.low)}–{number(row.high)}")
     return tag("td", value, small, class_="num cell", style=f"--s:{strength:.2f}", data_value=f"{row.estimate:.6f}")
+
+
+def grid(caption: str, names: Sequence[str], words: int, rows: Iterable[Sequence[Node]]) -> Html:
+    """Rows of cells as a framed table; the first `words` columns hold words, the others numbers."""
+
+    def shade(place: int) -> str | None:
+        return None if place < words else "num"
+
+    head = tag("tr", *(tag("th", name, scope="col", class_=shade(i)) for i, name in enumerate(names)))
+    body = [tag("tr", *(tag("td", cell, class_=shade(i)) for i, cell in enumerate(row))) for row in rows]
+    return framed(caption, head, body)
 
 
 def framed(caption: str, head: Html | None, body: Sequence[Html]) -> Html:

@@ -11,7 +11,7 @@ from perimetry.report.markup import Html, Node, join, number, tag
 from perimetry.report.measures import meanings, more
 from perimetry.report.schema_truth import JudgedClaim, TruthResultRow, TruthResults
 from perimetry.report.sections import Section
-from perimetry.report.tables import framed
+from perimetry.report.tables import grid
 from perimetry.report.verdicts import Tone, Verdict, verdict_list
 
 __all__ = ["SHOWN", "TruthChart", "truth_charts", "truth_rows", "truth_sections", "truth_verdicts"]
@@ -117,7 +117,8 @@ def _part(results: TruthResults, part: str) -> Html:
 
 
 COLUMNS = ("metric", "arm", "minus", "seed", "estimate", "interval", "p", "units")
-NUMBERS = COLUMNS[3:]
+WORDS = 3
+"""Columns that hold words."""
 
 
 def _cells(row: TruthResultRow) -> tuple[Node, ...]:
@@ -133,12 +134,4 @@ def _cells(row: TruthResultRow) -> tuple[Node, ...]:
 
 
 def _table(rows: Sequence[TruthResultRow], caption: str) -> Html:
-    def shade(name: str) -> str | None:
-        return "num" if name in NUMBERS else None
-
-    head = tag("tr", *(tag("th", name, scope="col", class_=shade(name)) for name in COLUMNS))
-    body = [
-        tag("tr", *(tag("td", cell, class_=shade(name)) for name, cell in zip(COLUMNS, _cells(row), strict=True)))
-        for row in rows
-    ]
-    return framed(caption, head, body)
+    return grid(caption, COLUMNS, WORDS, map(_cells, rows))

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from perimetry.report.making import making_section
-from perimetry.report.markup import Html, Node, number, tag
+from perimetry.report.markup import Html, Node, number
 from perimetry.report.measures import meanings
 from perimetry.report.schema_robustness import TunedResults, TunedRow
 from perimetry.report.sections import Section
-from perimetry.report.tables import framed, settings_table
+from perimetry.report.tables import grid, settings_table
 
 __all__ = ["tuned_pairs", "tuned_sections"]
 
@@ -36,16 +36,12 @@ def tuned_pairs(rows: Sequence[TunedRow]) -> dict[tuple[str, str], dict[str, Tun
 
 
 def _table(rows: Sequence[TunedRow]) -> Html:
-    def shade(place: int) -> str | None:
-        return None if place < WORDS else "num"
-
-    head = tag("tr", *(tag("th", name, scope="col", class_=shade(i)) for i, name in enumerate(COLUMNS)))
-    body: list[Html] = []
+    found: list[list[Node]] = []
     for (case, metric), arms in tuned_pairs(rows).items():
         cells: list[Node] = [case, metric.replace("_", " ")]
         for arm in ("base", "tuned"):
             row = arms.get(arm)
             cells += [number(row.estimate, 4), f"{number(row.low, 4)} to {number(row.high, 4)}"] if row else ["–", "–"]
         cells.append(next(iter(arms.values())).n)
-        body.append(tag("tr", *(tag("td", cell, class_=shade(i)) for i, cell in enumerate(cells))))
-    return framed("95 % intervals, bootstrap over texts", head, body)
+        found.append(cells)
+    return grid("95 % intervals, bootstrap over texts", COLUMNS, WORDS, found)
