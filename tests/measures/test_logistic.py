@@ -219,7 +219,8 @@ def test_half_precision_rows_are_taken_as_they_are() -> None:
     half = Labelled(train.rows.bfloat16(), train.labels)
     exact = Labelled(half.rows.double(), train.labels)
     [a], [b] = fit([half, exact], [1.0], "l1")
-    assert torch.equal(a.weights, b.weights)
+    # Not bit for bit: some processors add up the two halves of a batch in another order.
+    torch.testing.assert_close(a.weights, b.weights, rtol=1e-12, atol=1e-12)
     assert a.weights.dtype == torch.float64
 
 

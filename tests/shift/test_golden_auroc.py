@@ -9,6 +9,9 @@ from .golden import FILE, measure
 
 RENEW = "run `python -m tests.shift.golden`, look at the difference, and say in the commit why it moved"
 WORLDS = ("model", "world")
+BY_PROCESSOR = {("fallacious_f2", "model"), ("random_dictionary", "model")}
+"""They count what lies above a cut in the activations of a float32 model; on a processor that rounds these otherwise a few of the
+3,600 pairs of prompts change places: .003 and .002 between one with AMX and one without."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,8 @@ def test_the_auroc_is_what_it_was(
     name: str, where: str, found: dict[str, dict[str, float]], golden: dict[str, dict[str, float]]
 ) -> None:
     assert name in golden[where], f"{name} has no golden AUROC; {RENEW}"
-    assert found[where][name] == pytest.approx(golden[where][name], abs=1e-3), RENEW
+    within = 5e-3 if (name, where) in BY_PROCESSOR else 1e-3
+    assert found[where][name] == pytest.approx(golden[where][name], abs=within), RENEW
 
 
 @pytest.mark.parametrize("where", WORLDS)

@@ -107,6 +107,8 @@ def test_without_the_certificate_near_ties_go_wrong(monkeypatch: pytest.MonkeyPa
     pre = data("near ties", 0)
     wanted = collect_dense(pre, [TopK(8)])[0]
     monkeypatch.setattr(low, "SIGMAS", -1e9)
+    # Int8 sees errors beyond fourfold by itself; what it doubts goes to bfloat16, on processors without it too.
+    monkeypatch.setattr(low, "native_bf16", lambda: True)
     found = low.low_collect(pre, [TopK(8)])
     assert found is not None
     assert not same(found[0], wanted)
