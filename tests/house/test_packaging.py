@@ -26,8 +26,6 @@ TOO_HEAVY = {
     *("fastapi", "starlette", "flask", "django", "uvicorn", "gunicorn", "sqlalchemy", "gradio", "streamlit"),
 }
 WANTED_EXTRAS = {"robust", "harness", "monitor", "scale", "report", "hub", "track", "dev"}
-ABSENT = {"lm_eval": ["lm-eval"]}
-"""Modules of extras that `dev` does not install -> their distribution."""
 TARGETS = {"demo", "test", "check", "bench", "docs", "clean"}
 
 
@@ -131,7 +129,7 @@ def test_extras_are_those_of_the_architecture() -> None:
 
 @pytest.mark.parametrize("module", sorted(imported()))
 def test_every_import_is_declared(module: str) -> None:
-    owners = {canonicalize_name(d) for d in packages_distributions().get(module, ABSENT.get(module, []))}
+    owners = {canonicalize_name(d) for d in packages_distributions().get(module, [])}
     assert owners, f"{module} is imported by {sorted(imported()[module])} and is not installed"
     declared = names(PROJECT["dependencies"])
     if module not in imported_at_once():

@@ -4,6 +4,7 @@ The harness is the extra `harness`. A task's documents become units, so that its
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ __all__ = ["harness_units", "require_harness"]
 def require_harness() -> Any:
     """The module `lm_eval`. Errors: `UsageError` where it is not installed."""
     try:
-        import lm_eval
-        import lm_eval.models.huggingface
-        import lm_eval.tasks
+        # By name: what is not installed for development cannot be resolved by a type checker.
+        found = import_module("lm_eval")
+        for part in ("models.huggingface", "tasks"):
+            import_module(f"lm_eval.{part}")
     except ImportError as error:
         raise UsageError(
             f"tasks of the lm-evaluation-harness want lm-eval, which cannot be imported ({error}); pip install 'perimetry[harness]'"
         ) from error
-    return lm_eval
+    return found
 
 
 def harness_units(
