@@ -21,14 +21,25 @@ def pairs(lm: LanguageModel, dose: float) -> list[TwinRows]:
     return found
 
 
+def read(lm: LanguageModel, twins: list[TwinRows]) -> NextTokens:
+    return next_tokens(lm, {"typos": twins})["typos"]
+
+
 @torch.no_grad()
 def logits(lm: LanguageModel, ids: list[int]) -> torch.Tensor:
     return lm.model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(1)
 
 
 def test_sums_are_those_of_one_text_at_a_time(tiny_lm: LanguageModel) -> None:
-    twins = pairs(tiny_lm, 0.4)
-    found = next_tokens(tiny_lm, twins, batch_tokens=150)
+    cases = {"much": pairs(tiny_lm, 0.4), "little": pairs(tiny_lm, 0.1)}
+    found = next_tokens(tiny_lm, cases, batch_tokens=150)
+    assert found.keys() == cases.keys()
+    for name, twins in cases.items():
+        are_those_of_one_text_at_a_time(tiny_lm, twins, found[name])
+    assert found["much"].ids == ("p0", "p1", "p2", "p3", "p4", "p5")
+
+
+def are_those_of_one_text_at_a_time(tiny_lm: LanguageModel, twins: list[TwinRows], found: NextTokens) -> None:
     for row, twin in enumerate(twins):
         clean, bad = (logits(tiny_lm, side.ids) for side in (twin.clean, twin.corrupted))
         nll = [
@@ -45,7 +56,7 @@ def test_sums_are_those_of_one_text_at_a_time(tiny_lm: LanguageModel) -> None:
 
 
 def test_the_untuned_model_recovers_nothing(tiny_lm: LanguageModel) -> None:
-    base = next_tokens(tiny_lm, pairs(tiny_lm, 0.4))
+    base = read(tiny_lm, pairs(tiny_lm, 0.4))
     units = {u.cell.metric: u.estimate() for u in robustness_units(base, base, "typos", "base")}
     assert units.keys() == METRICS.keys()
     assert [units[name] for name in ("recovered", "gap_closed", "recovered_all", "clean_rise")] == [0, 0, 0, 0]
@@ -63,7 +74,7 @@ def adapted(base: NextTokens) -> NextTokens:
 
 
 def test_recovery_and_adaptation_are_told_apart(tiny_lm: LanguageModel) -> None:
-    base = next_tokens(tiny_lm, pairs(tiny_lm, 0.4))
+    base = read(tiny_lm, pairs(tiny_lm, 0.4))
     robust, fitter = (
         {u.cell.metric: u.estimate() for u in robustness_units(found, base, "typos", "tuned")}
         for found in (halved(base), adapted(base))
@@ -76,12 +87,18 @@ def test_recovery_and_adaptation_are_told_apart(tiny_lm: LanguageModel) -> None:
 
 
 def test_other_pairs_are_refused(tiny_lm: LanguageModel) -> None:
-    base = next_tokens(tiny_lm, pairs(tiny_lm, 0.4))
+    base = read(tiny_lm, pairs(tiny_lm, 0.4))
     with pytest.raises(Incompatible, match="different pairs"):
         robustness_units(base, base._replace(ids=("x",) * 6), "typos", "tuned")
 
 
+def test_cases_of_other_texts_are_refused(tiny_lm: LanguageModel) -> None:
+    twins = pairs(tiny_lm, 0.4)
+    with pytest.raises(Incompatible, match="different clean texts"):
+        next_tokens(tiny_lm, {"typos": twins, "fewer": twins[:3]})
+
+
 def test_another_model_gives_other_numbers(tiny_lm: LanguageModel) -> None:
     twins = pairs(tiny_lm, 0.4)
-    other = next_tokens(tiny_language_model("llama", seed=1), twins)
-    assert not torch.allclose(other.clean, next_tokens(tiny_lm, twins).clean)
+    other = read(tiny_language_model("llama", seed=1), twins)
+    assert not torch.allclose(other.clean, read(tiny_lm, twins).clean)

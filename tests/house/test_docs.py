@@ -19,6 +19,7 @@ from perimetry.config import Config, load_config
 from perimetry.errors import ConfigError
 from perimetry.pipeline.demo import DemoConfig
 from perimetry.pipeline.robustify_config import RobustifyConfig
+from perimetry.pipeline.robustness_config import RobustnessConfig
 from perimetry.pipeline.study_config import StudyConfig
 from perimetry.shift.clean import MeterConfig
 from perimetry.train import TrainConfig
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[Config]] = {
     "demo": DemoConfig,
     "study": StudyConfig,
     "robustify": RobustifyConfig,
+    "robustness": RobustnessConfig,
 }
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 DEAR = (

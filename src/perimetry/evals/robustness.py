@@ -4,7 +4,7 @@ The cost is counted on the words that nobody touched, which are the same on both
 foretold, so the loss on corrupted words has a part that no tuning can take away. That loss is reported beside it, a word each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from perimetry.errors import Incompatible
 from perimetry.evals.damage import last_hidden, log_probabilities
 from perimetry.evals.sae.base import Metric
 from perimetry.evals.sae.units import Cell, Units, ratios
+from perimetry.ui import track
 
 __all__ = ["METRICS", "NextTokens", "next_tokens", "robustness_units"]
 
@@ -76,27 +77,49 @@ class NextTokens(NamedTuple):
     """Such ends."""
 
 
-def next_tokens(lm: LanguageModel, twins: Sequence[TwinRows], *, batch_tokens: int = 2048) -> NextTokens:
-    """Read both sides of each pair; the logits of one text exist at a time."""
-    rows = torch.zeros(len(twins), 9, dtype=torch.float64)
-    lengths = [2 * max(len(t.clean.ids), len(t.corrupted.ids)) for t in twins]
-    for members in length_batches(lengths, batch_tokens):
-        hidden = last_hidden(lm, [row for i in members for row in (twins[i].clean, twins[i].corrupted)])
+def next_tokens(
+    lm: LanguageModel,
+    cases: Mapping[str, Sequence[TwinRows]],
+    *,
+    batch_tokens: int = 2048,
+    what: str = "next tokens",
+    progress: bool = False,
+) -> dict[str, NextTokens]:
+    """Read both sides of each pair, by case: the same clean texts under several corruptions, each clean text read once.
+
+    The logits of one text and of its clean twin exist at a time. `what`: beside the bar, with `progress`. Errors: `Incompatible` for cases of different clean texts.
+    """
+    names, columns = list(cases), list(cases.values())
+    if any([(t.id, t.clean.ids) for t in twins] != [(t.id, t.clean.ids) for t in columns[0]] for twins in columns):
+        raise Incompatible(f"the cases {names} are pairs of different clean texts; corrupt the same ones")
+    texts = list(zip(*columns, strict=True))
+    sums = torch.zeros(len(names), len(texts), 9, dtype=torch.float64)
+    sides = len(names) + 1
+    lengths = [sides * max(len(row.ids) for t in twins for row in (t.clean, t.corrupted)) for twins in texts]
+    for members in track(length_batches(lengths, batch_tokens), what, len(texts), progress, len):
+        hidden = last_hidden(
+            lm, [row for i in members for row in (texts[i][0].clean, *(t.corrupted for t in texts[i]))]
+        )
         for at, i in enumerate(members):
-            rows[i] = _sums(lm, twins[i], hidden[2 * at], hidden[2 * at + 1])
-    return NextTokens(tuple(t.id for t in twins), *rows.unbind(1))
+            clean, *bad = hidden[sides * at : sides * (at + 1)]
+            before = log_probabilities(lm, clean[: len(texts[i][0].clean.ids)])
+            for case, (twin, side) in enumerate(zip(texts[i], bad, strict=True)):
+                after = log_probabilities(lm, side[: len(twin.corrupted.ids)])
+                sums[case, i] = _sums(twin, before, after)
+    ids = tuple(twins[0].id for twins in texts)
+    return {name: NextTokens(ids, *sums[case].unbind(1)) for case, name in enumerate(names)}
 
 
-def _sums(lm: LanguageModel, twin: TwinRows, clean: Tensor, bad: Tensor) -> Tensor:
-    logs = [log_probabilities(lm, side[: len(row.ids)]) for side, row in ((clean, twin.clean), (bad, twin.corrupted))]
+def _sums(twin: TwinRows, clean: Tensor, bad: Tensor) -> Tensor:
+    """What one pair adds, from the log-probabilities of both sides."""
     nll = [
         -log[:-1].gather(1, torch.tensor(row.ids[1:], device=log.device)[:, None])[:, 0].double()
-        for log, row in zip(logs, (twin.clean, twin.corrupted), strict=True)
+        for log, row in zip((clean, bad), (twin.clean, twin.corrupted), strict=True)
     ]
     # The first token of a row has nothing before it that could foretell it.
     kept = [(a, b) for a, b in zip(*twin.kept, strict=True) if a and b]
     ends = list(zip(*twin.ends, strict=True))[twin.first :]
-    best = [log.argmax(1) for log in logs]
+    best = [log.argmax(1) for log in (clean, bad)]
     same = sum(int(best[0][a] == best[1][b]) for a, b in ends)
     sums = (
         float(nll[0].sum()),

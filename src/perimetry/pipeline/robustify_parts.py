@@ -22,7 +22,6 @@ from perimetry.robust.texts import Corruption, corrupted, draw_twins
 from perimetry.sae.base import AbstractSAE
 from perimetry.shift.evidence import Extractor
 from perimetry.shift.meter import Meter
-from perimetry.ui import track
 
 __all__ = [
     "Texts",
@@ -120,5 +119,4 @@ def measure_model(
 ) -> dict[str, NextTokens]:
     """What the model as it is makes of the held-out passages under each perturbation, by case."""
     pairs = {one.case: test_twins(lm, texts, one, policy) for one in measured}
-    shown = track(pairs.items(), what, len(pairs), progress, lambda _: 1)
-    return {case: next_tokens(lm, twins) for case, twins in shown}
+    return next_tokens(lm, pairs, what=what, progress=progress)

@@ -13,6 +13,7 @@ from perimetry.robust.selection import SELECTIONS
 
 __all__ = [
     "ARMS",
+    "BASE",
     "CLAIMS",
     "ROBUSTNESS_PRESETS",
     "Arm",
@@ -24,6 +25,7 @@ __all__ = [
 
 Dictionary = Literal["own", "random", "none"]
 BASE: Final = "base"
+"""The arm that is not tuned."""
 
 
 class Arm(NamedTuple):
@@ -139,17 +141,21 @@ class RobustnessConfig(Config):
     questions: int = Field(default=60, ge=0)
     """Multiple-choice questions of each set of `probe-texts`; where the text is one's own, clozes of its passages. 0 leaves them out."""
     harness: tuple[str, ...] = ()
-    """Tasks of the lm-evaluation-harness that are put to every arm; wants the extra `harness`, and for most tasks a hub."""
+    """Tasks of the lm-evaluation-harness that are put to the arms that are asked; wants the extra `harness`, and for most tasks a hub."""
+    harness_folder: str = ""
+    """Folder with tasks of one's own (YAML); they run without a hub."""
     harness_limit: int = Field(default=200, ge=0)
     """Documents of each such task; 0 takes all."""
     refusals: bool = True
-    """Whether the pairs of harmful and benign requests are put to every arm."""
+    """Whether the pairs of harmful and benign requests are put to the arms that are asked."""
+    asked: tuple[str, ...] = tuple(ARMS)
+    """Arms to which questions, requests and tasks are put, besides the base; the others are judged by text alone."""
     detectors: tuple[str, ...] = ("energy", "surprise", "nll", "mahalanobis")
     """Scores of the judging meters that are compared; the last two read no SAE."""
 
     @model_validator(mode="after")
     def _known(self) -> "RobustnessConfig":
-        for name in self.arms:
+        for name in (*self.arms, *self.asked):
             if name not in ARMS:
                 raise ValueError(str(UnknownName("arm", name, ARMS)))
         if len(set(self.arms)) < len(self.arms) or len(set(self.seeds)) < len(self.seeds):

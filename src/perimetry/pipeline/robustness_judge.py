@@ -1,6 +1,7 @@
 """What every arm of the robustness study is judged by, unit by unit: next tokens, shift by other meters, questions, refusals."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from perimetry.evals.sae.units import Cell, Units, means
 from perimetry.pipeline.bench_parts import score_prompts
 from perimetry.pipeline.robustify_config import Dose
 from perimetry.pipeline.robustify_parts import Texts, measure_model
-from perimetry.pipeline.robustness_config import RobustnessConfig
+from perimetry.pipeline.robustness_config import BASE, RobustnessConfig
 from perimetry.robust.texts import Corruption, corrupted
 from perimetry.shift.meter import Meter
 
@@ -121,9 +122,12 @@ def judge(bench: Bench, lm: LanguageModel, arm: str, before: Reference, *, progr
     for metric, dose in (("shift", config.first), ("shift_clean", None)):
         scores = _table(bench, bench.texts.test, dose, progress)
         found += [_deviations(metric, name, scores[name], before.moments, bench.texts.test, arm) for name in scores]
+    if arm not in (BASE, *config.asked):
+        return found
     found += _accuracy(bench, lm, arm)
     if config.harness:
-        found += harness_units(lm, arm, config.harness, limit=config.harness_limit or None)
+        folder = Path(config.harness_folder) if config.harness_folder else None
+        found += harness_units(lm, arm, config.harness, limit=config.harness_limit or None, folder=folder)
     return found + (refusal_units(lm, arm) if config.refusals and lm.template is not None else [])
 
 
