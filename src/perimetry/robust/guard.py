@@ -24,13 +24,15 @@ class Look(NamedTuple):
     rise: float
     """How far that lies above the untuned model's, as a share; below 0 = better."""
     retain: float
-    """Mean squared distance at the tap from the untuned model, a share of the squared norm there."""
+    """Mean squared distance at the tap from the untuned model, a share of the squared norm there, at most 1 a token: one that became an
+    attention sink lies thousands of times its norm away and must not speak for all others."""
 
 
 class _Sums(NamedTuple):
     nll: float
     tokens: int
     residual: list[Tensor]
+    counts: list[Tensor]
 
 
 class Guard:
@@ -45,24 +47,25 @@ class Guard:
             self.base = self._read()
 
     @torch.no_grad()
-    def _read(self) -> _Sums:
-        nll, count, residual = 0.0, 0, []
-        for members in length_batches([len(row.ids) for row in self.rows], self.tokens):
+    def _read(self, counts: Sequence[Tensor] | None = None) -> _Sums:
+        """`counts`: which tokens of each pass are compared; None takes those that the policy lets count now."""
+        nll, count, residual, compared = 0.0, 0, [], []
+        for number, members in enumerate(length_batches([len(row.ids) for row in self.rows], self.tokens)):
             rows = [self.rows[i] for i in members]
             found = run(self.tunable.lm, rows, self.place.layer, self.place.policy, to_the_end=True)
             assert found.hidden is not None
-            residual.append(found.residual[found.counts].float())
-            for number, row in enumerate(rows):
+            compared.append(found.counts if counts is None else counts[number])
+            residual.append(found.residual[compared[-1]].float())
+            for place, row in enumerate(rows):
                 ids = torch.tensor(row.ids, device=found.hidden.device)
-                logs = head(self.tunable.lm, found.hidden[number, : len(row.ids) - 1])
+                logs = head(self.tunable.lm, found.hidden[place, : len(row.ids) - 1])
                 nll -= float(logs.gather(1, ids[1:, None]).double().sum())
                 count += len(row.ids) - 1
-        return _Sums(nll, count, residual)
+        return _Sums(nll, count, residual, compared)
 
     def look(self) -> Look:
         """The tuned model now."""
-        now = self._read()
-        pairs = zip(now.residual, self.base.residual, strict=True)
-        # Where a token became an attention sink or ceased to be one, the sides no longer match.
-        moved = [distances(a, b) if a.shape == b.shape else torch.full((1,), torch.inf) for a, b in pairs]
-        return Look(now.nll / now.tokens, now.nll / self.base.nll - 1, float(torch.cat(moved).mean()))
+        now = self._read(self.base.counts)
+        moved = [distances(a, b) for a, b in zip(now.residual, self.base.residual, strict=True)]
+        # NaN stays NaN, so that a broken model is not taken for one that moved by its own norm.
+        return Look(now.nll / now.tokens, now.nll / self.base.nll - 1, float(torch.cat(moved).clamp(max=1.0).mean()))
