@@ -16,6 +16,7 @@ __all__ = [
     "Runtime",
     "RuntimeConfig",
     "computes_with",
+    "cores",
     "dtype_name",
     "fingerprint",
     "generator",
@@ -45,6 +46,11 @@ class Runtime(NamedTuple):
     """Where tensors live."""
     dtype: torch.dtype
     """Compute dtype of the language model."""
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def native_bf16() -> bool:

@@ -19,7 +19,8 @@ FLOORS = [
     {"suites"},
     {"robust", "evals"},
     {"report"},
-    {"labs", "monitor", "scale", "pipeline"},
+    {"monitor", "scale", "pipeline"},
+    {"labs"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.optimize import linear_sum_assignment
 from tests.sae.steps.test_parity import compare, mask, worst
-from tests.sae.worlds import Loop, rise_and_fall
-from tests.sae.worlds import train as adam
 from tests.train.planted import Planted, config
 
 from perimetry.axes import Acts
 from perimetry.errors import ConfigError, Incompatible, WidthMismatch
+from perimetry.labs.sae_geometry.fitting import Loop, rise_and_fall
+from perimetry.labs.sae_geometry.fitting import train as adam
 from perimetry.runtime import generator
 from perimetry.sae import CrosscoderSAE
 from perimetry.sae.affine import Weights

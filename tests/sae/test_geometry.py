@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 import torch
-from tests.sae.worlds import Geometry, Loop, cosine, measure, recovered, rise_and_fall, train, world_a, world_b, world_c
 
+from perimetry.labs.sae_geometry.fitting import Loop, cosine, rise_and_fall, train
+from perimetry.labs.sae_geometry.seen import Geometry, geometry, recovery
+from perimetry.labs.sae_geometry.worlds import world_a, world_b, world_c
 from perimetry.runtime import generator
 from perimetry.sae.affine import Weights
 from perimetry.sae.base import Start
@@ -37,7 +39,7 @@ def spade(world: str, gamma: float, steps: int) -> Geometry:
     options = PrototypeOptions(initialisation="toy")
     sae = SpaDESAE.fresh(Start(torch.zeros(clusters.centres.shape[1]), 128, 1, 0, options=options))
     train(sae, clusters.batches(0), Objective(sparsity=gamma), Loop(steps, cosine))
-    return measure(sae, clusters)
+    return geometry(sae, clusters)
 
 
 def test_spade_sees_clusters_inside_the_hull_of_others() -> None:
@@ -53,7 +55,7 @@ def test_half_spaces_see_the_outer_clusters_only() -> None:
     # Weight and bias of the encoder stand behind a factor 1 / (2 d_model) there.
     loop = Loop(2000, cosine, rows="projected", encoder_unit=1 / 4)
     train(sae, world_a().batches(0), Objective(sparsity=1e-4), loop)
-    found = measure(sae, world_a())
+    found = geometry(sae, world_a())
     assert float(found.f1[OUTER].min()) >= 0.90
     assert float(found.f1[INNER].max()) <= 0.60
 
@@ -86,6 +88,6 @@ def test_matching_pursuit_finds_the_tree_and_does_not_absorb() -> None:
     sae = MatchingPursuitSAE.fresh(Start(torch.zeros(20), 20, 1, 0, options=options))
     loop = Loop(steps, rise_and_fall(steps), betas=(0.5, 0.9375), rows="unit", frozen=("b_dec",))
     train(sae, tree.batches(1000), Objective(), loop)
-    found = recovered(sae, tree)
+    found = recovery(sae.W_dec, tree)
     assert float(found.matches.min()) >= 0.85
     assert found.absorption <= 0.1

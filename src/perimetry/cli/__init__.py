@@ -16,6 +16,7 @@ from perimetry.cli import (
     doctor,
     drift,
     evaluate,
+    lab,
     report,
     robustify,
     score,
@@ -49,6 +50,7 @@ app.command(evaluate.evaluate, name="eval")
 app.command(bench.app)
 app.command(study.app)
 app.command(robustify.robustify)
+app.command(lab.app)
 app.command(report.report)
 
 

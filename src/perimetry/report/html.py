@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from perimetry.report.evaluation import evaluation_sections
+from perimetry.report.lab import lab_sections
 from perimetry.report.markup import Html, join, tag
 from perimetry.report.masking import masking_sections
 from perimetry.report.robustness import robustness_sections
 from perimetry.report.schema import MadeResults, Results, parse_results
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
+from perimetry.report.schema_lab import LAB, LabResults, parse_lab
 from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
 from perimetry.report.schema_robustness import (
     ROBUSTIFY,
@@ -33,6 +35,7 @@ __all__ = ["build_report", "keep_results", "read_results", "render"]
 PARSERS = {
     STUDY: parse_study,
     EVALUATION: parse_evaluation,
+    LAB: parse_lab,
     MASKING: parse_masking,
     ROBUSTIFY: parse_tuned,
     ROBUSTNESS: parse_robustness,
@@ -71,7 +74,14 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 AnyResults = (
-    Results | StudyResults | EvaluationResults | MaskingResults | RobustnessResults | TruthResults | TunedResults
+    Results
+    | StudyResults
+    | EvaluationResults
+    | LabResults
+    | MaskingResults
+    | RobustnessResults
+    | TruthResults
+    | TunedResults
 )
 
 
@@ -82,6 +92,8 @@ def render(results: AnyResults) -> str:
             parts = study_sections(results)
         case EvaluationResults():
             parts = evaluation_sections(results)
+        case LabResults():
+            parts = lab_sections(results)
         case MaskingResults():
             parts = masking_sections(results)
         case RobustnessResults():

@@ -1,0 +1,95 @@
+"""From what the jobs of a lab gave to rows with intervals, and to what that says of each expectation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from perimetry.labs.base import Expectation, Gate, Job, Measured, Outcome
+from perimetry.measures.stats import Interval, mean_interval, wilson
+
+__all__ = ["LabRow", "judged", "over_seeds", "rows_of"]
+
+EXACT = "exact for this world and seed"
+ONE = "one seed, no interval"
+
+
+class LabRow(NamedTuple):
+    """One number of an arm, of one seed or of all."""
+
+    arm: str
+    """Arm."""
+    seed: int | None
+    """Seed; None is the mean over all of them."""
+    metric: str
+    """Number."""
+    case: str
+    """Of what, where an arm measures it of several things."""
+    estimate: float
+    """The number."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end."""
+    n: int
+    """Seeds, or units within the one seed."""
+    method: str
+    """How the interval was made."""
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Mean over seeds with Student's interval; of one seed the number alone."""
+    if len(values) < 2:
+        return Interval(values[0], values[0], values[0], 1, ONE)
+    return mean_interval(torch.tensor(values, dtype=torch.float64))
+
+
+def _of_one(job: Job, one: Measured) -> LabRow:
+    exact = one.low is None or one.high is None
+    low, high = (one.value, one.value) if one.low is None or one.high is None else (one.low, one.high)
+    method = EXACT if exact else "95 % over the units of this seed"
+    return LabRow(job.arm, job.seed, one.metric, one.case, one.value, low, high, one.n, method)
+
+
+def rows_of(found: Mapping[Job, Outcome]) -> list[LabRow]:
+    """Every number of every job, and of all seeds of an arm together. Numbers that are not finite are left out."""
+    rows: list[LabRow] = []
+    for arm in dict.fromkeys(job.arm for job in found):
+        own = {job: outcome for job, outcome in found.items() if job.arm == arm}
+        values: dict[tuple[str, str], list[float]] = {}
+        for job, outcome in own.items():
+            for one in outcome.measured:
+                if math.isfinite(one.value):
+                    rows.append(_of_one(job, one))
+                    values.setdefault((one.metric, one.case), []).append(one.value)
+        for (metric, case), several in values.items():
+            rows.append(LabRow(arm, None, metric, case, *over_seeds(several)))
+    return rows
+
+
+def judged(expected: Sequence[Expectation], rows: Sequence[LabRow], gate: Gate) -> list[dict[str, Any]]:
+    """Each expectation whose arm was measured: in how many seeds it is satisfied, and whether that is as many as it needs.
+
+    The number over all seeds has Student's interval, the share of seeds Wilson's. `decides` says whether the verdict counts for
+    the lab as a whole.
+    """
+    found: list[dict[str, Any]] = []
+    for one in expected:
+        mine = [r for r in rows if (r.arm, r.metric, r.case) == (one.arm, one.metric, one.case)]
+        seeds = [r for r in mine if r.seed is not None]
+        if not seeds:
+            continue
+        so = sum(one.satisfied(r.estimate) for r in seeds)
+        whole = next(r for r in mine if r.seed is None)
+        share = wilson(so, len(seeds))
+        found.append(
+            {
+                **one._asdict(),
+                **{"estimate": whole.estimate, "low": whole.low, "high": whole.high, "n": len(seeds)},
+                **{"so": so, "share_low": share.low, "share_high": share.high},
+                "verdict": "holds" if so >= one.needed * len(seeds) - 1e-9 else "fails",
+                "decides": gate == "all" or one.control,
+            }
+        )
+    return found

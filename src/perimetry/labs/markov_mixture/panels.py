@@ -1,0 +1,51 @@
+"""The figures of the lab `markov-mixture`."""
+
+from collections.abc import Mapping, Sequence
+
+from perimetry.labs.base import Job, Outcome, Panel
+from perimetry.labs.lines import middle, several
+
+__all__ = ["against_optimum", "phases"]
+
+SHOWN = ("energy", "surprise", "l0", "mahalanobis", "knn", "norm", "nll")
+
+
+def phases(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
+    """The error in and out of the mixture over training, with what the mix of algorithms foretells."""
+    names = {"on the mixture": "mixture", "on unseen chains": "unseen", "foretold by the mix": "foretold"}
+    # The mixture with the transience stands in front.
+    order = sorted(arms, key=lambda arm: arm != "n32")
+    return [
+        Panel(
+            f"markov-{arm.replace('_', '-')}",
+            f"Error in context over training, {arm.replace('_', ' ')}",
+            "step",
+            "KL from the truth, nats",
+            [line for name, curve in names.items() for line in middle(name, several(found, arm, curve))],
+            log_x=True,
+            caption="Means over seeds, bands from the least to the greatest. What is foretold for unseen chains is fitted on the mixture alone.",
+        )
+        for arm in order
+    ]
+
+
+def against_optimum(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
+    """Which part of what could be told of unseen chains each score tells."""
+    made: list[Panel] = []
+    for arm in arms:
+        lines = [line for name in SHOWN for line in middle(name, several(found, arm, f"share, {name}"))]
+        if lines:
+            made.append(
+                Panel(
+                    f"markov-share-{arm.replace('_', '-')}",
+                    f"Unseen chains told from the mixture, {arm.replace('_', ' ')}",
+                    "step",
+                    "share of the optimum",
+                    lines,
+                    log_x=True,
+                    level=0.0,
+                    caption="(AUROC - .5) over that of the exact likelihood ratio, at lengths of context where that is neither blind nor perfect. "
+                    "1: all that can be told; 0: nothing.",
+                )
+            )
+    return made

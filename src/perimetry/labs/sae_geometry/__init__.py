@@ -1,0 +1,1 @@
+"""The lab `sae-geometry`: which concepts a dictionary can see, given how its encoder projects."""

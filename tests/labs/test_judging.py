@@ -1,0 +1,48 @@
+"""Rows over seeds, and what they say of an expectation."""
+
+import pytest
+
+from perimetry.labs.base import Expectation, Job, Measured, Outcome
+from perimetry.labs.judging import judged, rows_of
+
+
+def found(values: list[float], metric: str = "rebound") -> dict[Job, Outcome]:
+    return {Job("deep", seed): Outcome([Measured(metric, v)], {}) for seed, v in enumerate(values)}
+
+
+def test_a_row_a_seed_and_one_of_all_with_an_interval() -> None:
+    rows = rows_of(found([1.0, 2.0, 3.0]))
+    assert [(r.seed, r.estimate) for r in rows] == [(0, 1.0), (1, 2.0), (2, 3.0), (None, 2.0)]
+    assert (rows[0].low, rows[0].high, rows[0].n) == (1.0, 1.0, 1)
+    assert (rows[3].low, rows[3].high) == (pytest.approx(-0.484, abs=1e-3), pytest.approx(4.484, abs=1e-3))
+    assert rows[3].n == 3
+
+
+def test_an_interval_within_a_seed_is_kept_and_what_is_no_number_is_left_out() -> None:
+    outcome = Outcome([Measured("auroc", 0.9, "l0", 0.8, 0.95, 100), Measured("time", float("inf"))], {})
+    rows = rows_of({Job("count", 0): outcome})
+    assert {(r.metric, r.case, r.low, r.high, r.n) for r in rows if r.seed == 0} == {("auroc", "l0", 0.8, 0.95, 100)}
+    assert {r.metric for r in rows} == {"auroc"}
+
+
+@pytest.mark.parametrize(("needed", "verdict"), [(0.75, "holds"), (1.0, "fails")])
+def test_as_many_seeds_as_are_needed(needed: float, verdict: str) -> None:
+    wanted = Expectation("deep", "rebound", "it rises", least=1.05, needed=needed)
+    (one,) = judged([wanted], rows_of(found([1.2, 1.1, 1.3, 1.0])), "all")
+    assert (one["so"], one["n"], one["verdict"], one["decides"]) == (3, 4, verdict, True)
+    assert one["share_low"] < 0.75 < one["share_high"]
+
+
+def test_bounds_hold_at_their_ends_and_on_both_sides() -> None:
+    both = Expectation("deep", "rebound", "near 1", least=0.9, most=1.1)
+    assert [both.satisfied(v) for v in (0.89, 0.9, 1.1, 1.11)] == [False, True, True, False]
+
+
+def test_where_only_controls_are_judged_the_others_do_not_decide() -> None:
+    wanted = [
+        Expectation("deep", "rebound", "it rises", least=2),
+        Expectation("deep", "rebound", "it does not", most=1.5, control=True),
+        Expectation("absent", "rebound", "nobody ran it", most=1.5),
+    ]
+    said = judged(wanted, rows_of(found([1.2, 1.3])), "controls")
+    assert [(one["verdict"], one["decides"]) for one in said] == [("fails", False), ("holds", True)]
