@@ -1,11 +1,12 @@
 """Synthetic worlds in which the truth is known, rebuilt from published studies: one lab, one folder."""
 
 from perimetry.labs.base import AbstractLab
+from perimetry.labs.graph_tracing.lab import GraphTracing
 from perimetry.labs.markov_mixture.lab import MarkovMixture
 from perimetry.labs.sae_geometry.lab import SAEGeometry
 from perimetry.labs.swing_by.lab import SwingBy
 
 __all__ = ["LABS"]
 
-LABS: dict[str, AbstractLab] = {lab.name: lab for lab in (SwingBy(), MarkovMixture(), SAEGeometry())}
+LABS: dict[str, AbstractLab] = {lab.name: lab for lab in (SwingBy(), MarkovMixture(), SAEGeometry(), GraphTracing())}
 """Every lab by its name."""

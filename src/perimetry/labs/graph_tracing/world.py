@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perimetry.errors import ConfigError
 
-__all__ = ["Graph", "grid", "hexagons", "ring", "star", "tree", "walks"]
+__all__ = ["Graph", "grid", "hexagons", "ring", "star", "tree", "walks", "walks_on"]
 
 
 class Graph(NamedTuple):
@@ -109,18 +109,36 @@ def walks(
     """
     if not bool(graph.adjacency.any(1).all()):
         raise ConfigError(f"{graph.name} has a node without neighbours; walks want one at every node")
-    links = graph.adjacency.float()
-    rows = torch.arange(count)
-    out = torch.empty(count, length, dtype=torch.int64)
-    out[:, 0] = torch.randint(0, graph.nodes, (count,), generator=draw) if starts is None else starts
+    links = graph.adjacency.float().expand(count, -1, -1)
+    first = torch.randint(0, graph.nodes, (count,), generator=draw) if starts is None else starts
+    sizes = torch.full((count,), graph.nodes)
+    return walks_on(links, sizes, first, length, draw, backtracking=backtracking, teleport=teleport)
+
+
+def walks_on(
+    links: Float[Tensor, "walk node node"],
+    sizes: Int[Tensor, " walk"],
+    first: Int[Tensor, " walk"],
+    length: int,
+    draw: torch.Generator,
+    *,
+    backtracking: bool = False,
+    teleport: float = 0.0,
+) -> Int[Tensor, "walk step"]:
+    """As `walks`, each walk on a graph of its own: adjacencies padded with zeros, and the nodes that each has."""
+    rows = torch.arange(links.shape[0])
+    out = torch.empty(links.shape[0], length, dtype=torch.int64)
+    out[:, 0] = first
     for t in range(1, length):
-        open_ = links[out[:, t - 1]].clone()
+        open_ = links[rows, out[:, t - 1]]
         if t > 1 and not backtracking:
-            only = open_.sum(1) == 1
-            open_[rows, out[:, t - 2]] = torch.where(only, open_[rows, out[:, t - 2]], 0.0)
+            back = out[:, t - 2, None]
+            kept = open_.scatter(1, back, 0.0)
+            open_ = torch.where(kept.sum(1, keepdim=True) > 0, kept, open_)
         step = torch.multinomial(open_, 1, generator=draw)[:, 0]
         if teleport:
-            jumps = torch.rand(count, generator=draw) < teleport
-            step = torch.where(jumps, torch.randint(0, graph.nodes, (count,), generator=draw), step)
+            jumps = torch.rand(rows.shape[0], generator=draw) < teleport
+            anywhere = (torch.rand(rows.shape[0], generator=draw) * sizes).long()
+            step = torch.where(jumps, anywhere, step)
         out[:, t] = step
     return out

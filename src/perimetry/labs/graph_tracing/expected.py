@@ -1,0 +1,100 @@
+"""What must come out of the lab `graph-tracing`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
+
+from perimetry.labs.base import Expectation
+
+__all__ = ["EXPECTED"]
+
+_COPY = {10: 0.71, 30: 0.86, 100: 0.995, 200: 0.997, 400: 1.0}
+_COUNT = {10: 0.24, 30: 0.29, 100: 0.415, 200: 0.55, 400: 0.685}
+_SHAPES = {
+    ("grid 4x4", "drawn"): (3.19, -0.04),
+    ("grid 4x4", "one step"): (1.82, 0.84),
+    ("grid 4x4", "spectral"): (0.586, 0.95),
+    ("ring 10", "drawn"): (2.24, -0.08),
+    ("ring 10", "one step"): (0.91, 0.95),
+    ("ring 10", "spectral"): (0.382, 0.97),
+}
+_BASELINES = tuple(
+    Expectation(
+        "baselines",
+        "valid share",
+        f"{name} gives {value:g} at step {t}",
+        round(value - 0.03, 3),
+        round(min(value + 0.03, 1.0), 3),
+        f"{name}, step {t}",
+    )
+    for name, table in (("copying", _COPY), ("counting", _COUNT))
+    for t, value in table.items()
+) + tuple(
+    Expectation(
+        "baselines",
+        "energy",
+        f"states that are {kind} have the energy {energy:g} on a {graph}",
+        round(energy - 0.05, 3),
+        round(energy + 0.05, 3),
+        f"{graph}, {kind}",
+    )
+    for (graph, kind), (energy, _) in _SHAPES.items()
+    if kind != "drawn"
+)
+_SCRATCH = (
+    Expectation(
+        "scratch",
+        "valid share",
+        "a walker from scratch obeys the graph after a hundred steps (.92)",
+        0.85,
+        None,
+        "trained",
+    ),
+    Expectation("scratch", "back", "and hardly ever goes back", None, 0.05, "trained"),
+    Expectation("scratch", "valid share", "on shuffled walks it does not (.19 is chance)", None, 0.25, "shuffled"),
+)
+_REAL = (
+    Expectation(
+        "real",
+        "valid share",
+        "the small real model obeys the graph more and more (.47 after 390 steps)",
+        0.4,
+        None,
+        "nonbacktracking, late",
+    ),
+    Expectation("real", "valid share forward", "going back apart as well (.45)", 0.35, None, "nonbacktracking, late"),
+    Expectation("real", "valid share", "not on shuffled words (.18)", None, 0.22, "shuffled, late"),
+    Expectation("real", "plane", "and shows no visible grid", None, 0.2, "nonbacktracking, best block"),
+)
+_CONTROLS = (
+    Expectation(
+        "scratch", "valid share", "an untrained walker does not obey the graph", 0.12, 0.26, "untrained", control=True
+    ),
+    Expectation(
+        "scratch",
+        "valid share",
+        "nor does a trained one where every step is a jump",
+        None,
+        0.35,
+        "teleport 1",
+        control=True,
+    ),
+    Expectation(
+        "scratch", "energy", "untrained states have no shape of the graph", 2.6, 3.8, "untrained, block 0", control=True
+    ),
+    Expectation(
+        "scratch",
+        "energy",
+        "and trained states none of another graph",
+        1.2,
+        None,
+        "trained, block 1, by a ring",
+        control=True,
+    ),
+    Expectation(
+        "scratch",
+        "AUROC of known again",
+        "walks of the family are not told from themselves",
+        0.35,
+        0.65,
+        "energy",
+        control=True,
+    ),
+)
+EXPECTED = (*_BASELINES, *_SCRATCH, *_REAL, *_CONTROLS)
