@@ -40,7 +40,7 @@ SECTIONS: dict[str, type[Config]] = {
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 DEAR = (
     *("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study"),
-    "perimetry robustify",
+    *("perimetry robustify", "perimetry lab run"),
 )
 """Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
@@ -168,7 +168,7 @@ def shell_commands(page: Path) -> list[str]:
 def test_the_cheap_commands_of_the_readme_run(after_demo: Path) -> None:
     run = [c for c in shell_commands(README) if not c.startswith(DEAR)]
     verbs = {c.split()[1] for c in run}
-    assert verbs == {"score", "calibrate", "report", "assets", "convert"}
+    assert verbs == {"score", "calibrate", "report", "assets", "convert", "lab"}
     for command in run:
         words = shlex.split(command)[1:]
         outcome = run_main(*words, *(FLAGS if words[0] == "calibrate" else ()))

@@ -11,6 +11,7 @@ import pytest
 import perimetry
 from perimetry.assets import ASSETS
 from perimetry.evals import EVALS
+from perimetry.labs import LABS
 from perimetry.perturb import PERTURBATIONS
 from perimetry.sae import ARCHITECTURES
 from perimetry.shift import DETECTORS
@@ -22,6 +23,7 @@ TABLES = {
     "ARCHITECTURES": ARCHITECTURES,
     "ASSETS": ASSETS,
     "DETECTORS": DETECTORS,
+    "LABS": LABS,
     "EVALS": EVALS,
     "PERTURBATIONS": PERTURBATIONS,
     "SUITES": SUITES,
