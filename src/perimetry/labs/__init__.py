@@ -4,9 +4,12 @@ from perimetry.labs.base import AbstractLab
 from perimetry.labs.graph_tracing.lab import GraphTracing
 from perimetry.labs.markov_mixture.lab import MarkovMixture
 from perimetry.labs.sae_geometry.lab import SAEGeometry
+from perimetry.labs.steering.lab import Steering
 from perimetry.labs.swing_by.lab import SwingBy
 
 __all__ = ["LABS"]
 
-LABS: dict[str, AbstractLab] = {lab.name: lab for lab in (SwingBy(), MarkovMixture(), SAEGeometry(), GraphTracing())}
+LABS: dict[str, AbstractLab] = {
+    lab.name: lab for lab in (SwingBy(), MarkovMixture(), SAEGeometry(), Steering(), GraphTracing())
+}
 """Every lab by its name."""
