@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from perimetry.cli.common import (
     ConfigFile,
@@ -18,13 +18,21 @@ from perimetry.cli.common import (
     note,
     wants_progress,
 )
+from perimetry.cli.steering import steering
 
 if TYPE_CHECKING:
     from perimetry.pipeline.evaluation_config import EvaluationConfig
 
-__all__ = ["evaluate"]
+__all__ = ["app", "evaluate"]
+
+app = App(
+    name="eval",
+    help="What dictionaries are worth, beside their controls and beside one another; what a steering vector does.",
+)
+app.command(steering)
 
 
+@app.default
 def evaluate(
     sae: Annotated[
         list[Path], Parameter(help="Folders of dictionaries; the others are compared with the first, unit by unit.")

@@ -21,9 +21,11 @@ from perimetry.report.schema_robustness import (
     parse_robustness,
     parse_tuned,
 )
+from perimetry.report.schema_steering import STEERING, SteeringResults, parse_steering
 from perimetry.report.schema_study import STUDY, StudyResults, parse_study
 from perimetry.report.schema_truth import TRUTH, TruthResults, parse_truth
 from perimetry.report.sections import Section, sections
+from perimetry.report.steering import steering_sections
 from perimetry.report.study import study_sections
 from perimetry.report.style import SCRIPT, STYLE
 from perimetry.report.truth import truth_sections
@@ -39,6 +41,7 @@ PARSERS = {
     MASKING: parse_masking,
     ROBUSTIFY: parse_tuned,
     ROBUSTNESS: parse_robustness,
+    STEERING: parse_steering,
     TRUTH: parse_truth,
 }
 """Kind of results -> its schema; the others are those of a bench."""
@@ -80,6 +83,7 @@ AnyResults = (
     | LabResults
     | MaskingResults
     | RobustnessResults
+    | SteeringResults
     | TruthResults
     | TunedResults
 )
@@ -98,6 +102,8 @@ def render(results: AnyResults) -> str:
             parts = masking_sections(results)
         case RobustnessResults():
             parts = robustness_sections(results)
+        case SteeringResults():
+            parts = steering_sections(results)
         case TruthResults():
             parts = truth_sections(results)
         case TunedResults():

@@ -1,0 +1,120 @@
+"""The world, the algorithms and the exact detectors, each against a second way of computing it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from perimetry.labs.markov_mixture.algorithms import (
+    algorithm_matrices,
+    counts_of,
+    fit_weights,
+    log_likelihoods,
+    matrix_kl,
+    mixed,
+)
+from perimetry.labs.markov_mixture.attachment import mutual_information, separation
+from perimetry.labs.markov_mixture.optimal import log_fresh, log_known, log_near
+from perimetry.labs.markov_mixture.training import MarkovArm, train_states
+from perimetry.labs.markov_mixture.world import Mixture, fresh_chains, published_chains
+from perimetry.runtime import generator
+
+
+def test_the_published_chains_are_those() -> None:
+    _, prior = published_chains(4)
+    torch.testing.assert_close(prior, torch.tensor([0.14102, 0.35796, 0.27561, 0.22541]), atol=1e-5, rtol=0)
+
+
+def test_stationary_chances_stay() -> None:
+    chains = fresh_chains(20, 5, 0)
+    moved = (chains.stationary[:, None] @ chains.transitions)[:, 0]
+    torch.testing.assert_close(moved, chains.stationary, atol=1e-6, rtol=0)
+
+
+def test_sequences_have_the_steps_of_their_chain() -> None:
+    mixture = Mixture(2, 3, 1)
+    found = mixture.of_chain(1, 400, 100, generator(0))
+    counts = counts_of(found.ids, 3).sum(0)
+    shares = (counts / counts.sum(1, keepdim=True)).float()
+    torch.testing.assert_close(shares, mixture.chains.transitions[1], atol=0.03, rtol=0)
+
+
+def test_chances_of_all_sequences_sum_to_one() -> None:
+    mixture = Mixture(3, 3, 2)
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    for values in (log_known(mixture, every), log_fresh(3, every), log_near(mixture, 10.0, every)):
+        assert float(values.exp().sum()) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_the_chance_under_a_chain_is_the_product_of_its_steps() -> None:
+    mixture = Mixture(2, 4, 3)
+    ids = mixture.known(5, 9, generator(1)).ids
+    found = log_likelihoods(mixture.chains, ids)
+    for row, sequence in enumerate(ids.tolist()):
+        for chain in range(2):
+            total = math.log(float(mixture.chains.stationary[chain, sequence[0]]))
+            total += sum(
+                math.log(float(mixture.chains.transitions[chain, a, b])) for a, b in itertools.pairwise(sequence)
+            )
+            assert float(found[row, chain]) == pytest.approx(total, rel=1e-5)
+
+
+def test_algorithms_by_hand() -> None:
+    mixture = Mixture(3, 3, 4)
+    ids = mixture.known(4, 7, generator(2)).ids
+    found = algorithm_matrices(mixture, ids)
+    for context, state in itertools.product(range(4), range(3)):
+        inserted = ids[context].clone()
+        inserted[-1] = state
+        counts = counts_of(inserted[None], 3)[0] + 1
+        torch.testing.assert_close(found["Bi-Inf"][context, state], counts[state] / counts[state].sum())
+        weights = (mixture.prior.double().log() + log_likelihoods(mixture.chains, inserted[None])[0]).softmax(0)
+        torch.testing.assert_close(
+            found["Bi-Ret"][context, state], weights @ mixture.chains.transitions[:, state].double()
+        )
+    for matrices in found.values():
+        torch.testing.assert_close(matrices.sum(2), torch.ones(4, 3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_mix_is_found_again_and_lies_on_the_simplex() -> None:
+    mixture = Mixture(4, 4, 5)
+    by = algorithm_matrices(mixture, mixture.known(60, 30, generator(3)).ids)
+    wanted = {"Uni-Ret": 0.0, "Bi-Ret": 0.3, "Uni-Inf": 0.0, "Bi-Inf": 0.7}
+    fit = fit_weights(mixed(wanted, by), by)
+    assert fit.weights == pytest.approx(wanted, abs=1e-6)
+    assert fit.error == pytest.approx(0, abs=1e-6)
+    noisy = fit_weights(torch.rand(60, 4, 4, dtype=torch.float64, generator=generator(4)), by)
+    assert sum(noisy.weights.values()) == pytest.approx(1)
+    assert min(noisy.weights.values()) >= 0
+
+
+def test_the_divergence_takes_the_estimate_first() -> None:
+    mixture = Mixture(1, 3, 6)
+    truth = mixture.chains.transitions.double()
+    assert float(matrix_kl(truth, mixture.chains, torch.tensor([0]))[0]) == pytest.approx(0, abs=1e-6)
+    even = torch.full((1, 3, 3), 1 / 3, dtype=torch.float64)
+    by_hand = sum(
+        float(mixture.chains.stationary[0, s])
+        * sum((1 / 3) * math.log((1 / 3) / float(truth[0, s, j])) for j in range(3))
+        for s in range(3)
+    )
+    assert float(matrix_kl(even, mixture.chains, torch.tensor([0]))[0]) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_information_and_shares_of_the_optimum() -> None:
+    fires = torch.tensor([True, False] * 8)
+    assert mutual_information(fires, torch.zeros(16, dtype=torch.int64)) == pytest.approx(0)
+    assert mutual_information(fires, fires.long()) == pytest.approx(math.log(2))
+    found = separation({"l0": {5: 0.75, 50: 0.9}}, {5: 0.75, 50: 0.999})
+    assert found == {"l0": {5: pytest.approx(1.0)}}, "where the best is perfect, a share says nothing"
+
+
+def test_training_lowers_the_loss_and_stops_where_it_is_told() -> None:
+    arm = MarkovArm(chains=2, steps=40, length=30, batch=16)
+    mixture = arm.mixture(0)
+    ids = mixture.known(64, 30, generator(9)).ids
+    before = float(arm.model(0).loss(ids).detach())
+    seen = [(step, float(model.loss(ids).detach())) for step, model in train_states(arm, mixture, 0, [10, 40])]
+    assert [step for step, _ in seen] == [10, 40]
+    assert before > seen[0][1] > seen[1][1]

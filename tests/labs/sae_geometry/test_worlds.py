@@ -1,0 +1,55 @@
+"""The worlds of the geometry lab."""
+
+import pytest
+import torch
+
+from perimetry.labs.sae_geometry.fitting import Softened, cosine
+from perimetry.labs.sae_geometry.seen import geometry, recovery
+from perimetry.labs.sae_geometry.worlds import EPSILONS, INNER, rotated, world_a, world_b, world_c
+from perimetry.runtime import generator
+
+
+def test_worlds_are_centred_and_scaled() -> None:
+    for world in (world_a(), world_b(), world_b(128, (6, 14, 30, 62, 126), 0.046875)):
+        points, _ = world.draw(20_000, generator(0))
+        assert float(points.square().sum(1).mean()) == pytest.approx(points.shape[1], rel=0.03)
+        assert float(points.mean(0).abs().max()) < 0.06
+
+
+def test_inner_clusters_lie_inside_the_hull() -> None:
+    world = world_a()
+    for inner in INNER:
+        assert float(world.centres[inner].norm()) < 0.5 * float(world.centres[inner - 1].norm())
+
+
+@pytest.mark.parametrize("similarity", sorted(EPSILONS))
+def test_siblings_have_the_cosine_that_was_asked_for(similarity: float) -> None:
+    tree = world_c(*EPSILONS[similarity], seed=0)
+    for group in tree.siblings():
+        rows = tree.directions[list(group)]
+        cosines = (rows @ rows.T)[~torch.eye(len(rows), dtype=torch.bool)]
+        assert float((cosines - similarity).abs().max()) < 0.02
+
+
+def test_a_turned_support_keeps_centre_and_size() -> None:
+    world = world_b()
+    noise = torch.randn(4000, 32, generator=generator(1))
+    straight = rotated(world, 2, 14, 0.0, noise)
+    torch.testing.assert_close(straight, world.centres[2] + noise * world.deviations[2])
+    turned = rotated(world, 2, 14, 90.0, noise) - world.centres[2]
+    assert float(turned.square().sum()) == pytest.approx(float((straight - world.centres[2]).square().sum()), rel=1e-3)
+    assert float(turned[:, :14].square().sum()) < 0.01 * float(turned[:, -14:].square().sum())
+
+
+def test_the_truth_is_recovered_from_itself() -> None:
+    tree = world_c(*EPSILONS[0.3], seed=2)
+    found = recovery(tree.directions.flip(0), tree)
+    assert float(found.matches.min()) == pytest.approx(1.0, abs=1e-5)
+    assert abs(found.absorption) < 0.02
+    assert found.siblings == pytest.approx(0, abs=1e-5)
+
+
+def test_a_softmax_silences_nobody() -> None:
+    found = geometry(Softened(16, 2, 0), world_a(), 600)
+    assert float(found.l0.mean()) == pytest.approx(16, abs=0.5)
+    assert cosine(0.0) > cosine(0.5) > cosine(1.0)
