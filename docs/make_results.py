@@ -27,6 +27,9 @@ sys.path.append(str(Path(__file__).parent))  # this file is also loaded by its p
 from agreement import VIEWS as AGREEMENT
 from compared import VIEWS as COMPARED
 from compared import taken
+from gallery import VIEWS as GALLERY
+from gallery import charts as lab_charts
+from gallery import taken as lab_taken
 from masked import VIEWS as MASKED
 from masked import charts as masked_charts
 from masked import taken as masked_taken
@@ -59,6 +62,8 @@ FLAT = (
     *("claims", "metrics"),
     # Of tuning, and of a study of robustness:
     *("arms", "judges", "data", "meter", "updates", "guard", "adapter"),
+    # Of a lab:
+    *("lab", "source", "panels"),
 )
 """What is kept of a results file; the rest belongs to the report."""
 CHECKED = {
@@ -67,6 +72,7 @@ CHECKED = {
     "truth": truth_taken,
     "robustness": robustness_taken,
     "robustify": tuned_taken,
+    "lab": lab_taken,
 }
 """Kind of results -> what is kept of them; the others are those of a bench."""
 SENTENCES = ("The capital of France is Paris.", "Teh captial fo Frnace si Prais.")
@@ -243,6 +249,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "verdicts": _of_results(verdict),
     **COMPARED,
     **AGREEMENT,
+    **GALLERY,
     **MASKED,
     **MEASURED,
     **PERFORMANCE,
@@ -282,6 +289,8 @@ def drawings(folder: Path = FOLDER) -> dict[Path, str]:
     for name, charts in (("masking", masked_charts), ("robustness", robustness_charts), ("truth", truth_charts)):
         if (file := folder / f"{name}.json").is_file():
             found |= {DRAWN / f"{chart}.svg": text for chart, text in charts(read_json(file)).items()}
+    for file in sorted(folder.glob("lab-*.json")):
+        found |= {DRAWN / f"{chart}.svg": text for chart, text in lab_charts(read_json(file)).items()}
     return found
 
 

@@ -51,7 +51,7 @@ def source(measured: dict[str, Any]) -> str:
         str(machine.get("processor", "")),
         f"{machine.get('cores', '?')} cores, {machine.get('threads', '?')} threads",
         f"torch {machine['torch']}" if "torch" in machine else "",
-        f"activations: {' and '.join(measured['data'])}" if measured.get("data") else "",
+        f"activations: {' and '.join(measured['data'])}" if isinstance(measured.get("data"), list) else "",
         measured["date"][:10],
     ]
     return ", ".join(part for part in parts if part) + "."

@@ -1,0 +1,62 @@
+"""The views of a lab: what was to come out and what did, with one picture; make_results.py puts them between the marks."""
+
+from collections.abc import Callable
+from typing import Any
+
+from measured import whole_file
+from performance import source
+
+from perimetry.report.lab import POINTS, lab_chart, lab_verdicts
+from perimetry.report.schema_lab import LabResults, parse_lab
+
+__all__ = ["VIEWS", "charts", "gallery", "taken"]
+
+TONES = {"good": "**holds:** ", "bad": "**fails:** ", "open": "*not judged:* "}
+
+
+def _few(values: list[float]) -> list[float]:
+    if len(values) <= POINTS:
+        return values
+    kept = sorted({round(i * (len(values) - 1) / (POINTS - 1)) for i in range(POINTS)})
+    return [values[i] for i in kept]
+
+
+def taken(whole: dict[str, Any]) -> dict[str, Any]:
+    """What is committed of a lab: all of it once it is checked, lines with no more points than a picture shows."""
+    parse_lab(whole)
+    panels = [
+        panel | {"lines": [{k: v if k == "name" else _few(list(v)) for k, v in line.items()} for line in panel["lines"]]}
+        for panel in whole["panels"]
+    ]
+    return whole | {"panels": panels}
+
+
+def _name(results: LabResults) -> str:
+    return f"lab-{results.lab}"
+
+
+def gallery(whole: dict[str, Any]) -> str:
+    """The picture that stands for the lab, how many expectations hold, each of them, and what made the numbers."""
+    results = parse_lab(whole)
+    decide = [one for one in results.claims if one.decides]
+    hold = sum(one.verdict == "holds" for one in decide)
+    controls = [one for one in decide if one.control]
+    parts: list[str] = []
+    if results.panels:
+        front = results.panels[0]
+        parts += [f"![{front.title}](figures/{_name(results)}.svg)", f"*{front.title}.* {front.caption}".strip()]
+    parts.append(
+        f"{hold} of {len(decide)} expectations hold, {sum(one.verdict == 'holds' for one in controls)} of {len(controls)} controls among them."
+    )
+    parts.append("\n".join(f"* {TONES.get(v.tone, '')}{v.text}" for v in lab_verdicts(results)))
+    return "\n\n".join([*parts, source(whole)])
+
+
+def charts(whole: dict[str, Any]) -> dict[str, str]:
+    """Name of a figure -> a whole SVG file."""
+    results = parse_lab(whole)
+    return {_name(results): whole_file(lab_chart(results.panels[0]))} if results.panels else {}
+
+
+VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {"gallery": gallery}
+"""View -> Markdown of a result file."""
