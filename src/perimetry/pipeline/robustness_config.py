@@ -190,6 +190,7 @@ ROBUSTNESS_PRESETS: Final[dict[str, dict[str, Any]]] = {
         "seeds": (0,),
         "pool": 64,
         "questions": 4,
+        "asked": ("augmented", "consistent", "sae"),
     },
     "tiny": {
         "data": {
