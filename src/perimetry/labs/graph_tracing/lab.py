@@ -11,8 +11,9 @@ from perimetry.labs.base import AbstractLab, Expectation, Job, LabConfig, Outcom
 from perimetry.labs.graph_tracing.attachment import AttachConfig
 from perimetry.labs.graph_tracing.expected import EXPECTED
 from perimetry.labs.graph_tracing.panels import drift, followed_real, followed_scratch
-from perimetry.labs.graph_tracing.running import run_baselines, run_real, run_scratch
+from perimetry.labs.graph_tracing.running import run_baselines, run_scratch
 from perimetry.labs.graph_tracing.scratch import ScratchArm
+from perimetry.labs.graph_tracing.words import run_real
 
 __all__ = ["GraphConfig", "GraphTracing"]
 

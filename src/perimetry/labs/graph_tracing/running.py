@@ -1,21 +1,10 @@
-"""The arms of the lab: what the walk alone gives, a transformer from scratch, the small real model."""
-
-import itertools
-from collections.abc import Mapping
+"""Two arms of the lab: what the walk alone gives, and a transformer from scratch."""
 
 import torch
-from torch import Tensor
 
-from perimetry.activations.model import LanguageModel, load_language_model
-from perimetry.activations.policy import TokenPolicy
-from perimetry.activations.tap import read_layers
-from perimetry.activations.text import pack
-from perimetry.assets import read_texts
-from perimetry.errors import AssetError
 from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.labs.graph_tracing.attachment import AttachConfig, attach
 from perimetry.labs.graph_tracing.measures import copied, counted, shape_of
-from perimetry.labs.graph_tracing.real import Traced, trace
 from perimetry.labs.graph_tracing.scratch import (
     Named,
     ScratchArm,
@@ -27,14 +16,11 @@ from perimetry.labs.graph_tracing.scratch import (
 )
 from perimetry.labs.graph_tracing.world import Graph, grid, hexagons, ring, walks
 from perimetry.labs.nano import Nano
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, train_on_points
-from perimetry.runtime import RuntimeConfig, generator, start
-from perimetry.train.recipe import TrainConfig
+from perimetry.runtime import generator
 
-__all__ = ["TIMES", "run_baselines", "run_real", "run_scratch"]
+__all__ = ["TIMES", "run_baselines", "run_scratch"]
 
 TIMES = (10, 30, 100, 200, 400)
-SMOOTH = 8
 
 
 def run_baselines(seed: int, count: int) -> Outcome:
@@ -137,108 +123,3 @@ def _ablated(model: Nano, named: Named, graph: Graph, seed: int) -> list[Measure
         follows = follow(model, named, graph, tuple(order[:2]))
         found.append(Measured("valid share", float(follows.among[:, -28:].mean()), f"without 2 {name}"))
     return found
-
-
-def run_real(spec: str, seed: int, count: int, steps: int, meter: bool) -> Outcome:
-    """The small real model on walks over words; says so where its weights cannot be had."""
-    try:
-        lm = load_language_model(spec, start(RuntimeConfig.model_validate({"dtype": "float32"})))
-    except AssetError:
-        return Outcome([Measured("weights at hand", 0.0)], {})
-    graph, draw = grid(4, 4), generator(70 + seed)
-    layers = tuple(sorted({round(share * (lm.n_layers - 1)) for share in (0.2, 0.4, 0.6, 0.8, 1.0)}))
-    window = min(200, steps // 2)
-    kept = {
-        "nonbacktracking": walks(graph, count, steps, draw),
-        "uniform": walks(graph, count, steps, draw, backtracking=True),
-    }
-    mixed = kept["nonbacktracking"].gather(1, torch.rand(count, steps, generator=draw).argsort(1))
-    traced = {name: trace(lm, graph, walk, layers, window=window) for name, walk in kept.items()}
-    traced["shuffled"] = trace(lm, graph, mixed, layers, window=window)
-    measured = [Measured("weights at hand", 1.0)]
-    curves: dict[str, Curve] = {}
-    for name, found in traced.items():
-        measured += _followed(found, name, steps)
-        curves[name] = Curve([float(t) for t in range(steps - 1)], _smooth(found.follows.among.mean(0)).tolist())
-    for name in ("nonbacktracking", "uniform"):
-        base = counted(kept[name], graph).mean(0)
-        curves[f"counting, {name}"] = Curve([float(t) for t in range(len(base))], base.tolist())
-    if meter:
-        read, more = _real_meter(lm, traced, layers[1], seed)
-        measured += read
-        curves |= more
-    return Outcome(measured, curves)
-
-
-def _smooth(values: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(values[None, None], (SMOOTH, SMOOTH), mode="replicate")
-    return torch.nn.functional.avg_pool1d(padded, 2 * SMOOTH + 1, 1)[0, 0]
-
-
-def _followed(found: Traced, name: str, steps: int) -> list[Measured]:
-    measured: list[Measured] = []
-    for what, values in (("valid share", found.follows.among), ("valid share forward", found.follows.forward)):
-        means = values.nanmean(0)
-        for place, window in (("early", slice(4, 16)), ("late", slice(steps - 28, steps - 1))):
-            measured.append(Measured(what, float(means[window].mean()), f"{name}, {place}"))
-    best = {layer: sum(s.energy for s in own) / len(own) for layer, own in found.shapes.items() if own}
-    if best:
-        layer = min(best, key=lambda at: best[at])
-        planes = max(sum(s.plane for s in own) / len(own) for own in found.shapes.values() if own)
-        measured += [
-            Measured("energy", best[layer], f"{name}, best block"),
-            Measured("plane", planes, f"{name}, best block"),
-        ]
-    return measured
-
-
-def _real_meter(
-    lm: LanguageModel, traced: Mapping[str, Traced], layer: int, seed: int
-) -> tuple[list[Measured], dict[str, Curve]]:
-    """Does the score rise while the graph is learned, or with the length of the list? Shuffled words have no graph.
-
-    What is normal is ordinary text; a rise that the shuffled list shows as well is that of a long list.
-    """
-    clean = _ordinary(lm, layer, 40, 512)
-    recipe = TrainConfig(
-        architecture="batchtopk",
-        width=1024,
-        k=24,
-        tokens=600 * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=1e-3,
-        normalise="none",
-    )
-    made = train_on_points(clean, recipe)
-    meter = PointMeter(made.sae, made.inputs(clean), (*CONCEPTS, *BASELINES))
-    measured: list[Measured] = []
-    curves: dict[str, Curve] = {}
-    for name, states in (
-        ("walk", traced["nonbacktracking"].states[layer]),
-        ("list", traced["shuffled"].states[layer]),
-    ):
-        scores = meter.scores(made.inputs(states.flatten(0, 1)))
-        for score, values in scores.items():
-            by_step = values.view(states.shape[:2]).mean(0)
-            third = len(by_step) // 3
-            measured += [
-                Measured("mean score", float(by_step[32:third].mean()), f"{score}, {name}, early"),
-                Measured("mean score", float(by_step[-third:].mean()), f"{score}, {name}, late"),
-            ]
-            curves[f"{score}, {name}"] = Curve([float(t) for t in range(len(by_step))], _smooth(by_step).tolist())
-    return measured, curves
-
-
-@torch.no_grad()
-def _ordinary(lm: LanguageModel, layer: int, rows: int, context: int) -> Tensor:
-    """States of ordinary text, rows of so many tokens; attention sinks and the first tokens of a row are left out."""
-    found: list[Tensor] = []
-    for row in itertools.islice(pack(list(read_texts("wikipedia"))[:400], lm, TokenPolicy(), context), rows):
-        ids = torch.tensor([row.ids], device=lm.device)
-        states = read_layers(lm, [layer], ids, torch.ones_like(ids, dtype=torch.bool))[layer][0].float().cpu()
-        found.append(states[torch.tensor(row.countable)][8:])
-    whole = torch.cat(found)
-    norms = whole.norm(dim=1)
-    return whole[norms < 10 * norms.median()]
