@@ -11,7 +11,8 @@ from perimetry.labs.graph_tracing.world import Graph
 __all__ = ["Following", "Shape", "class_means", "copied", "counted", "following", "shape_of"]
 
 States = Float[Tensor, "node d"]
-PerStep = Float[Tensor, "walk step"]
+PerStep = Float[Tensor, "walk move"]
+"""A move a step but the last."""
 
 
 class Shape(NamedTuple):
