@@ -25,7 +25,8 @@ def taken(whole: dict[str, Any]) -> dict[str, Any]:
     """What is committed of a lab: all of it once it is checked, lines with no more points than a picture shows."""
     parse_lab(whole)
     panels = [
-        panel | {"lines": [{k: v if k == "name" else _few(list(v)) for k, v in line.items()} for line in panel["lines"]]}
+        panel
+        | {"lines": [{k: v if k == "name" else _few(list(v)) for k, v in line.items()} for line in panel["lines"]]}
         for panel in whole["panels"]
     ]
     return whole | {"panels": panels}

@@ -58,7 +58,7 @@ def test_what_is_refused(world: World, tmp_path: Path) -> None:
     assert (kind, "give one of --vector" in message) == ("UsageError", True)
     bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "a", "positive": "b"}])
     kind, message = run_main("eval", "steering", bad, "--sae", world.sae, "--latent", "1", "--json").error()
-    assert (kind, "line 1" in message) == ("MalformedLine", True)
+    assert (kind, "line 1" in message) == ("UsageError", True)
     kind, message = run_main(
         *("eval", "steering", pairs, "--sae", world.sae, "--latent", "100000", "--model", world.model, "--json")
     ).error()

@@ -14,7 +14,7 @@ from perimetry import __version__
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.tap import Tap
 from perimetry.axes import ModelBias
-from perimetry.errors import CorruptArtifact, MalformedLine, MissingFile, TooFewSamples, UsageError, WidthMismatch
+from perimetry.errors import CorruptArtifact, MissingFile, TooFewSamples, UsageError, WidthMismatch
 from perimetry.evals.steering import (
     METRICS,
     Continuation,
@@ -55,7 +55,7 @@ class SteeringPlan(NamedTuple):
 
 
 def read_pairs(path: Path) -> list[SteeringPair]:
-    """Lines of JSON with `prompt`, `positive` and `negative`. Errors: `MissingFile`, `MalformedLine`, `TooFewSamples` below two."""
+    """Lines of JSON with `prompt`, `positive` and `negative`. Errors: `MissingFile`, `UsageError` for a line that is none, `TooFewSamples` below two."""
     if not path.is_file():
         raise MissingFile(f"no file {path}; give a .jsonl with prompt, positive and negative on each line")
     found: list[SteeringPair] = []
@@ -66,8 +66,8 @@ def read_pairs(path: Path) -> list[SteeringPair]:
             row = json.loads(line)
             found.append(SteeringPair(str(number), *(str(row[key]) for key in ("prompt", "positive", "negative"))))
         except (ValueError, KeyError, TypeError) as error:
-            raise MalformedLine(
-                f"{path}, line {number}: {error!r}; wanted an object with prompt, positive and negative"
+            raise UsageError(
+                f"{path}, line {number}: {error!r}; wanted one JSON object a line with prompt, positive and negative; mend the line"
             ) from error
     if len(found) < 2:
         raise TooFewSamples(

@@ -57,7 +57,9 @@ CLUSTERS: dict[str, ClusterArm] = {
 }
 """Clusters; those of the published grid begin with `published`."""
 CLUSTERS |= {
-    f"published_a_{kind}_{gamma:g}": ClusterArm(world="a", kind=kind, gamma=gamma, steps=A_STEPS)
+    f"published_a_{kind}_{gamma:g}": ClusterArm.model_validate(
+        {"world": "a", "kind": kind, "gamma": gamma, "steps": A_STEPS}
+    )
     for kind, grid in {
         "relu": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
         "jumprelu": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
@@ -67,8 +69,8 @@ CLUSTERS |= {
 }
 CLUSTERS |= {f"published_a_topk_{k}": ClusterArm(world="a", kind="topk", k=k, steps=A_STEPS) for k in range(2, 21, 2)}
 CLUSTERS |= {
-    f"published_b_{kind}_{gamma:g}": ClusterArm(
-        world="b_wide", kind=kind, gamma=gamma, steps=15_625, width=512, batch=2048
+    f"published_b_{kind}_{gamma:g}": ClusterArm.model_validate(
+        {"world": "b_wide", "kind": kind, "gamma": gamma, "steps": 15_625, "width": 512, "batch": 2048}
     )
     for kind, grid in {
         "relu": (0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
