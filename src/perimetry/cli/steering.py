@@ -1,7 +1,7 @@
 """`perimetry eval steering`: does a vector steer, or does it only damage?"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -48,42 +48,20 @@ def steering(
     """
     from perimetry.activations.model import load_language_model
     from perimetry.errors import UsageError
-    from perimetry.pipeline.steering import (
-        SteeringPlan,
-        contrast_of,
-        read_pairs,
-        read_vector,
-        run_steering,
-        vector_of_latent,
-    )
+    from perimetry.pipeline.steering import Chosen, SteeringPlan, choose_vector, read_pairs, run_steering
     from perimetry.pipeline.steering_table import show_steering
     from perimetry.runtime import RuntimeConfig, start
 
     if sum(x is not None for x in (vector, sae, contrast)) != 1 or (sae is None) != (latent is None):
         raise UsageError("give one of --vector, --sae together with --latent, and --contrast")
     tested = read_pairs(pairs)
-    lm = load_language_model(
-        model, start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
-    )
-    place = (lm.n_layers - 1) // 2 if layer is None else layer
-    if sae is not None and latent is not None:
-        found, own = vector_of_latent(sae, latent)
-        place, origin = own if layer is None and own is not None else place, f"latent {latent} of {sae}"
-    elif vector is not None:
-        found, origin = read_vector(vector, lm.d_model), str(vector)
-    else:
-        assert contrast is not None
-        found, origin = contrast_of(lm, read_pairs(contrast), place, chat=chat), f"the contrast of {contrast}"
-    flags: dict[str, Any] = {"--model": model, "--layer": layer, "--vector": vector, "--sae": sae, "--latent": latent}
-    flags |= {"--contrast": contrast, "--random": random, "--seed": seed}
-    words = ["perimetry", "eval", "steering", pairs, *(w for m in multiplier or () for w in ("--multiplier", m))]
+    runtime = start(RuntimeConfig.model_validate({"device": device, "dtype": dtype, "threads": threads}))
+    lm = load_language_model(model, runtime)
+    place, found, origin = choose_vector(lm, Chosen(vector, sae, latent, contrast), layer, chat=chat)
     plan = SteeringPlan(place, found, origin, tuple(multiplier or (-2.0, -1.0, 1.0, 2.0)), random, seed, chat)
-    results = run_steering(
-        lm,
-        tested,
-        plan,
-        out,
-        command=command_line([*words, *(["--chat"] if chat else [])], flags, out),
-        say=(lambda _: None) if quiet else note,
-    )
+    flags = {"--model": model, "--layer": layer, "--vector": vector, "--sae": sae, "--latent": latent}
+    words = ["perimetry", "eval", "steering", pairs, *(w for m in multiplier or () for w in ("--multiplier", m))]
+    words += ["--chat"] if chat else []
+    command = command_line(words, flags | {"--contrast": contrast, "--random": random, "--seed": seed}, out)
+    results = run_steering(lm, tested, plan, out, command=command, say=(lambda _: None) if quiet else note)
     emit_results(results, json, show_steering, out)

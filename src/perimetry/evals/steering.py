@@ -245,7 +245,7 @@ def contrast_vector(
         total, count = torch.zeros(lm.d_model, dtype=torch.float64), 0
         for one in side:
             ids = torch.tensor([one.row.ids], device=lm.device)
-            states = Tap(lm, layer).read(ids, torch.ones_like(ids, dtype=torch.bool))[0, one.first :]
+            states = Tap(lm, layer).read(ids, torch.ones_like(ids))[0, one.first :]
             total, count = total + states.double().sum(0).cpu(), count + states.shape[0]
         means.append(total / max(count, 1))
     return (means[0] - means[1]).float()

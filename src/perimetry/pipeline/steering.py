@@ -32,7 +32,16 @@ from perimetry.report import keep_results
 from perimetry.runtime import fingerprint
 from perimetry.sae.formats import load_sae
 
-__all__ = ["SteeringPlan", "contrast_of", "read_pairs", "read_vector", "run_steering", "vector_of_latent"]
+__all__ = [
+    "Chosen",
+    "SteeringPlan",
+    "choose_vector",
+    "contrast_of",
+    "read_pairs",
+    "read_vector",
+    "run_steering",
+    "vector_of_latent",
+]
 
 
 class SteeringPlan(NamedTuple):
@@ -116,6 +125,31 @@ def _texts(pairs: Sequence[SteeringPair], side: int) -> list[tuple[SteeringPair,
     return [(p, (p.positive, p.negative)[side]) for p in pairs]
 
 
+class Chosen(NamedTuple):
+    """Where a vector comes from: one of the three."""
+
+    vector: Path | None
+    """A file with one."""
+    sae: Path | None
+    """A dictionary, with `latent`."""
+    latent: int | None
+    """Which of its directions."""
+    contrast: Path | None
+    """Pairs whose mean difference it is."""
+
+
+def choose_vector(lm: LanguageModel, chosen: Chosen, layer: int | None, *, chat: bool) -> tuple[int, ModelBias, str]:
+    """Block, vector, and where it comes from; without `layer` that of the dictionary, else the middle one. Errors: those of reading."""
+    place = (lm.n_layers - 1) // 2 if layer is None else layer
+    if chosen.sae is not None and chosen.latent is not None:
+        vector, own = vector_of_latent(chosen.sae, chosen.latent)
+        return (own if layer is None and own is not None else place), vector, f"latent {chosen.latent} of {chosen.sae}"
+    if chosen.vector is not None:
+        return place, read_vector(chosen.vector, lm.d_model), str(chosen.vector)
+    assert chosen.contrast is not None, "the command asks for one of the three"
+    return place, contrast_of(lm, read_pairs(chosen.contrast), place, chat=chat), f"the contrast of {chosen.contrast}"
+
+
 def run_steering(
     lm: LanguageModel,
     pairs: Sequence[SteeringPair],
@@ -172,7 +206,7 @@ def _norm(lm: LanguageModel, continuations: Sequence[Continuation], layer: int) 
     norms: list[torch.Tensor] = []
     for one in continuations[:16]:
         ids = torch.tensor([one.row.ids], device=lm.device)
-        states = Tap(lm, layer).read(ids, torch.ones_like(ids, dtype=torch.bool))[0, one.first :]
+        states = Tap(lm, layer).read(ids, torch.ones_like(ids))[0, one.first :]
         norms.append(states.float().norm(dim=1).cpu())
     return float(torch.cat(norms).median())
 

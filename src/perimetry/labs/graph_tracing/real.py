@@ -80,7 +80,7 @@ def trace(
     chances, full, nll = [], [], []
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for row in ids:
-        attention = torch.ones(1, ids.shape[1], dtype=torch.bool, device=lm.device)
+        attention = torch.ones_like(row[None])
         read = read_layers_with_logits(lm, layers, row[None], attention)
         for layer, found in read.items():
             states[layer].append(found.residual[0, 1::2].float().cpu())

@@ -175,7 +175,7 @@ def _ordinary(lm: LanguageModel, layer: int, rows: int, context: int) -> Tensor:
     found: list[Tensor] = []
     for row in itertools.islice(pack(list(read_texts("wikipedia"))[:400], lm, TokenPolicy(), context), rows):
         ids = torch.tensor([row.ids], device=lm.device)
-        states = read_layers(lm, [layer], ids, torch.ones_like(ids, dtype=torch.bool))[layer][0].float().cpu()
+        states = read_layers(lm, [layer], ids, torch.ones_like(ids))[layer][0].float().cpu()
         found.append(states[torch.tensor(row.countable)][8:])
     whole = torch.cat(found)
     norms = whole.norm(dim=1)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from perimetry.axes import Residual, TokenIds
+from perimetry.axes import TokenIds
 from perimetry.labs.nano import Nano, NanoConfig
 from perimetry.runtime import generator
 
@@ -63,7 +63,7 @@ class Toy:
         return logs[:, ANSWER - 1 :].mean(1)
 
     @torch.no_grad()
-    def states(self, ids: TokenIds, push: Tensor | None = None) -> Residual:
+    def states(self, ids: TokenIds, push: Tensor | None = None) -> Float[Tensor, "batch answer d_model"]:
         """Output of the site at the answer tokens."""
         replace = None if push is None else _pusher(push)
         return self.model.read(ids, (SITE,), replace).residuals[SITE][:, ANSWER:]
