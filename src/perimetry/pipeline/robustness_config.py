@@ -181,6 +181,7 @@ ROBUSTNESS_PRESETS: Final[dict[str, dict[str, Any]]] = {
     "quick": {
         "data": {
             "passages": 64,
+            "words": 30,
             "guard": 4,
             "test": 10,
             "shift_tokens": 2000,
