@@ -133,10 +133,12 @@ def _validated_last(found: ProbeSet, train: Chosen) -> Chosen:
         if all(wants[side] <= room[side] for side in room):
             chosen.update(some)
             room = {side: room[side] - wants[side] for side in room}
-    for row in reversed(rows):
-        if row not in chosen and room[labels[row]] > 0:
-            chosen.add(row)
-            room[labels[row]] -= 1
+    for side in room:
+        left = [mine for some in reversed(by_text.values()) if (mine := [r for r in some if labels[r] is side])]
+        left = [mine for mine in left if mine[0] not in chosen]
+        # A prompt of this class alone that did not fit has rows enough by itself: no second one need be cut.
+        left.sort(key=lambda mine: len(mine) < room[side])
+        chosen.update([row for mine in left for row in reversed(mine)][: room[side]])
     return torch.tensor([r for r in rows if r not in chosen] + [r for r in rows if r in chosen], dtype=torch.long)
 
 
