@@ -9,7 +9,7 @@ from performance import source
 from perimetry.report.lab import POINTS, lab_chart, lab_verdicts
 from perimetry.report.schema_lab import LabResults, parse_lab
 
-__all__ = ["VIEWS", "charts", "gallery", "taken"]
+__all__ = ["VIEWS", "charts", "gallery", "meter", "taken"]
 
 TONES = {"good": "**holds:** ", "bad": "**fails:** ", "open": "*not judged:* "}
 
@@ -53,11 +53,24 @@ def gallery(whole: dict[str, Any]) -> str:
     return "\n\n".join([*parts, source(whole)])
 
 
+def meter(whole: dict[str, Any]) -> str:
+    """What the shift meter was asked, and what each score says: a table a question."""
+    parts: list[str] = []
+    for one in parse_lab(whole).asked:
+        head = ["score", "reads", *one.columns]
+        lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for row in one.scores:
+            cells = ["–" if c is None else f"{c[0]:.2f} ({c[1]:.2f} to {c[2]:.2f})" for c in row.cells]
+            lines.append(f"| {' | '.join([row.score, 'concepts' if row.concepts else 'no concept', *cells])} |")
+        parts.append(f"**{one.question}** {one.unit}\n\n" + "\n".join(lines))
+    return "\n\n".join([*parts, source(whole)])
+
+
 def charts(whole: dict[str, Any]) -> dict[str, str]:
     """Name of a figure -> a whole SVG file."""
     results = parse_lab(whole)
     return {_name(results): whole_file(lab_chart(results.panels[0]))} if results.panels else {}
 
 
-VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {"gallery": gallery}
+VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {"gallery": gallery, "meter": meter}
 """View -> Markdown of a result file."""

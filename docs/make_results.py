@@ -63,7 +63,7 @@ FLAT = (
     # Of tuning, and of a study of robustness:
     *("arms", "judges", "data", "meter", "updates", "guard", "adapter"),
     # Of a lab:
-    *("lab", "source", "panels"),
+    *("lab", "source", "asked", "panels"),
 )
 """What is kept of a results file; the rest belongs to the report."""
 CHECKED = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from perimetry.labs.base import Expectation, Job, Measured, Outcome
-from perimetry.labs.judging import judged, rows_of
+from perimetry.labs.base import Asked, Column, Expectation, Job, Measured, Outcome
+from perimetry.labs.judging import answered, judged, rows_of
 
 
 def found(values: list[float], metric: str = "rebound") -> dict[Job, Outcome]:
@@ -46,3 +46,21 @@ def test_where_only_controls_are_judged_the_others_do_not_decide() -> None:
     ]
     said = judged(wanted, rows_of(found([1.2, 1.3])), "controls")
     assert [(one["verdict"], one["decides"]) for one in said] == [("fails", False), ("holds", True)]
+
+
+def test_a_question_is_a_table_of_what_was_measured() -> None:
+    outcomes = {
+        Job("deep", seed): Outcome([Measured("auroc", v, "l0, far"), Measured("auroc", 0.5, "norm, far")], {})
+        for seed, v in enumerate((0.7, 0.9))
+    }
+    asked = Asked(
+        "Is it far?",
+        "AUROC.",
+        (Column("far", "deep", "auroc", "{score}, far"), Column("near", "deep", "auroc", "{score}, near")),
+        ("l0", "norm", "nll"),
+    )
+    other = Asked("Of another arm?", "AUROC.", (Column("far", "wide", "auroc"),), ("l0",))
+    (one,) = answered((asked, other), rows_of(outcomes))
+    assert one["columns"] == ["far"], "nothing was measured near"
+    assert [(row["score"], row["concepts"]) for row in one["scores"]] == [("l0", True), ("norm", False)]
+    assert one["scores"][0]["cells"][0] == pytest.approx([0.8, -0.47, 2.07, 2], abs=0.01)

@@ -16,6 +16,8 @@ from perimetry.errors import UnknownName, UsageError
 
 __all__ = [
     "AbstractLab",
+    "Asked",
+    "Column",
     "Curve",
     "Expectation",
     "Job",
@@ -162,6 +164,32 @@ class Expectation(NamedTuple):
         return f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
 
 
+class Column(NamedTuple):
+    """One column of a table of scores: a number that every score has."""
+
+    name: str
+    """Heading."""
+    arm: str
+    """Arm."""
+    metric: str
+    """Number."""
+    case: str = "{score}"
+    """Of what; `{score}` stands for the name of the score."""
+
+
+class Asked(NamedTuple):
+    """A question put to the shift meter where the truth is known: a table of scores, those that read concepts and those that do not."""
+
+    question: str
+    """In a sentence."""
+    unit: str
+    """What a cell is, and what its best and its useless value are."""
+    columns: tuple[Column, ...]
+    """What each score is asked."""
+    scores: tuple[str, ...]
+    """Rows, in order: what reads concepts first."""
+
+
 class Line(NamedTuple):
     """One line of a figure."""
 
@@ -215,6 +243,8 @@ class AbstractLab(ABC):
     """`tiny` (for tests: under a minute, controls only), `quick` (minutes on two cores) and `paper` (the published scale)."""
     expected: ClassVar[tuple[Expectation, ...]]
     """What must come out. Those of arms that a configuration leaves out are left out with them."""
+    asked: ClassVar[tuple[Asked, ...]]
+    """What the shift meter is asked in this world."""
 
     @abstractmethod
     def jobs(self, config: LabConfig) -> list[Job]:

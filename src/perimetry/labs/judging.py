@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from perimetry.labs.base import Expectation, Gate, Job, Measured, Outcome
+from perimetry.labs.base import Asked, Expectation, Gate, Job, Measured, Outcome
+from perimetry.labs.points import CONCEPTS
 from perimetry.measures.stats import Interval, mean_interval, wilson
 
-__all__ = ["LabRow", "judged", "over_seeds", "rows_of"]
+__all__ = ["LabRow", "answered", "judged", "over_seeds", "rows_of"]
 
 EXACT = "exact for this world and seed"
 ONE = "one seed, no interval"
@@ -90,6 +91,41 @@ def judged(expected: Sequence[Expectation], rows: Sequence[LabRow], gate: Gate) 
                 **{"so": so, "share_low": share.low, "share_high": share.high},
                 "verdict": "holds" if so >= one.needed * len(seeds) - 1e-9 else "fails",
                 "decides": gate == "all" or one.control,
+            }
+        )
+    return found
+
+
+def answered(asked: Sequence[Asked], rows: Sequence[LabRow]) -> list[dict[str, Any]]:
+    """Each question with the number of each score over all seeds; columns and scores that were not measured are left out."""
+    whole = {(r.arm, r.metric, r.case): r for r in rows if r.seed is None}
+    found: list[dict[str, Any]] = []
+    for one in asked:
+        cells = {
+            (score, column): whole.get((column.arm, column.metric, column.case.format(score=score)))
+            for score in one.scores
+            for column in one.columns
+        }
+        columns = [c for c in one.columns if any(cells[score, c] for score in one.scores)]
+        scores = [score for score in one.scores if any(cells[score, c] for c in columns)]
+        if not columns:
+            continue
+        found.append(
+            {
+                "question": one.question,
+                "unit": one.unit,
+                "columns": [c.name for c in columns],
+                "scores": [
+                    {
+                        "score": score,
+                        "concepts": score in CONCEPTS,
+                        "cells": [
+                            None if (cell := cells[score, c]) is None else [cell.estimate, cell.low, cell.high, cell.n]
+                            for c in columns
+                        ],
+                    }
+                    for score in scores
+                ],
             }
         )
     return found

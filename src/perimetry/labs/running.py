@@ -13,7 +13,7 @@ import torch
 from perimetry import __version__
 from perimetry.errors import UsageError
 from perimetry.labs.base import AbstractLab, Job, LabConfig, Outcome
-from perimetry.labs.judging import judged, rows_of
+from perimetry.labs.judging import answered, judged, rows_of
 from perimetry.labs.pictures import keep_panels
 from perimetry.pipeline.begun import require_same
 from perimetry.report import keep_results
@@ -137,6 +137,7 @@ def _results(lab: AbstractLab, config: LabConfig, found: Mapping[Job, Outcome]) 
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "rows": [row._asdict() for row in rows],
         "claims": judged(lab.expected, rows, config.judged),
+        "asked": answered(lab.asked, rows),
         "panels": panels,
         "configuration": config.model_dump(mode="json"),
     }

@@ -9,7 +9,7 @@ from perimetry.report.figures import Axis, Series, line_chart
 from perimetry.report.making import making_section
 from perimetry.report.markup import Html, join, number, tag
 from perimetry.report.measures import more
-from perimetry.report.schema_lab import LabClaim, LabLine, LabPanel, LabResultRow, LabResults
+from perimetry.report.schema_lab import LabAsked, LabClaim, LabLine, LabPanel, LabResultRow, LabResults
 from perimetry.report.sections import Section
 from perimetry.report.tables import grid
 from perimetry.report.verdicts import Tone, Verdict, verdict_list
@@ -27,6 +27,7 @@ def lab_sections(results: LabResults) -> list[Section]:
     found = [
         Section("verdict", "What was to come out, and what came out", verdict_list(lab_verdicts(results), note)),
         Section("figures", "In pictures", _figures(results)),
+        Section("meter", "What the shift meter sees of it", join(_asked(one) for one in results.asked)),
         Section("numbers", "Every number", _numbers(results)),
         Section("source", "What was rebuilt", tag("p", f"{source.authors}: {source.title}. {source.where}.")),
         Section("making", "How this was made", making_section(results)),
@@ -98,6 +99,19 @@ def _axis(label: str, values: Sequence[float], *, log: bool) -> Axis:
 def _figures(results: LabResults) -> Html:
     pictures = [figure(lab_chart(panel), panel.caption or panel.title) for panel in results.panels if panel.lines]
     return tag("div", *pictures, class_="figures") if pictures else Html("")
+
+
+def _asked(one: LabAsked) -> Html:
+    """A table of scores; a cell is the mean over seeds with its interval."""
+    cells = (
+        (
+            row.score,
+            "concepts" if row.concepts else "no concept",
+            *("–" if c is None else f"{number(c[0], 3)} ({number(c[1], 3)} to {number(c[2], 3)})" for c in row.cells),
+        )
+        for row in one.scores
+    )
+    return grid(f"{one.question} {one.unit}", ("score", "reads", *one.columns), 2, cells)
 
 
 COLUMNS = ("arm", "number", "of", "seed", "estimate", "interval", "n")

@@ -5,7 +5,18 @@ from typing import Any, Literal
 from perimetry.config import Config
 from perimetry.report.schema import MadeResults, checked
 
-__all__ = ["LAB", "LabClaim", "LabLine", "LabPanel", "LabResultRow", "LabResults", "LabSource", "parse_lab"]
+__all__ = [
+    "LAB",
+    "LabAsked",
+    "LabClaim",
+    "LabLine",
+    "LabPanel",
+    "LabResultRow",
+    "LabResults",
+    "LabScore",
+    "LabSource",
+    "parse_lab",
+]
 
 LAB = "lab"
 """What the key `kind` of such a file says."""
@@ -73,6 +84,30 @@ class LabClaim(Config):
     """Whether the verdict counts for the lab as a whole."""
 
 
+class LabScore(Config):
+    """One score in the table of a question."""
+
+    score: str
+    """Its name."""
+    concepts: bool
+    """Whether it reads a dictionary."""
+    cells: list[tuple[float, float, float, int] | None]
+    """Mean over seeds, its interval and the number of seeds, a column each; None where it was not measured."""
+
+
+class LabAsked(Config):
+    """A question put to the shift meter."""
+
+    question: str
+    """In a sentence."""
+    unit: str
+    """What a cell is."""
+    columns: list[str]
+    """Headings."""
+    scores: list[LabScore]
+    """Rows: what reads concepts first."""
+
+
 class LabLine(Config):
     """One line of a figure."""
 
@@ -135,6 +170,8 @@ class LabResults(MadeResults):
     """Every number."""
     claims: list[LabClaim]
     """What was to come out."""
+    asked: list[LabAsked]
+    """What the shift meter was asked, and what each score says."""
     panels: list[LabPanel]
     """The figures; the first stands for the lab."""
 

@@ -16,6 +16,14 @@ def test_worlds_are_centred_and_scaled() -> None:
         assert float(points.mean(0).abs().max()) < 0.06
 
 
+def test_surprisal_is_that_of_the_mixture_by_torch() -> None:
+    world = world_b().without(0)
+    points, _ = world.draw(50, generator(2))
+    each = torch.distributions.Independent(torch.distributions.Normal(world.centres, world.deviations), 1)
+    whole = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(torch.ones(3)), each)
+    torch.testing.assert_close(world.surprisal(points).float(), -whole.log_prob(points), rtol=1e-4, atol=1e-2)
+
+
 def test_inner_clusters_lie_inside_the_hull() -> None:
     world = world_a()
     for inner in INNER:

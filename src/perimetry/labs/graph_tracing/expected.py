@@ -1,8 +1,9 @@
 """What must come out of the lab `graph-tracing`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
 
-from perimetry.labs.base import Expectation
+from perimetry.labs.base import Asked, Column, Expectation
+from perimetry.labs.points import BASELINES, CONCEPTS
 
-__all__ = ["EXPECTED"]
+__all__ = ["ASKED", "EXPECTED"]
 
 _COPY = {10: 0.71, 30: 0.86, 100: 0.995, 200: 0.997, 400: 1.0}
 _COUNT = {10: 0.24, 30: 0.29, 100: 0.415, 200: 0.55, 400: 0.685}
@@ -98,3 +99,45 @@ _CONTROLS = (
     ),
 )
 EXPECTED = (*_BASELINES, *_SCRATCH, *_REAL, *_CONTROLS)
+
+_KINDS = {
+    "ring 13": "unseen ring (followed all the same)",
+    "hexagons": "hexagons",
+    "tree": "tree",
+    "star": "star",
+    "teleport .1": "jumps, .1",
+    "teleport .3": "jumps, .3",
+    "shuffled": "order lost",
+    "unused token": "token that was never a node",
+    "longer walks": "longer walks",
+    "known again": "control: the family again",
+}
+_SCORES = (*CONCEPTS, *BASELINES, "nll", "entropy", "repetition")
+ASKED = (
+    Asked(
+        "What does a score see of walks outside the family that a transformer from scratch was trained on?",
+        "AUROC of the mean over a walk against walks on the grid; .5: no use.",
+        tuple(Column(name, "scratch", f"AUROC of {kind}") for kind, name in _KINDS.items()),
+        _SCORES,
+    ),
+    Asked(
+        "In the small real model, does a score rise while a graph is learned, or with the length of any list?",
+        "Rank correlation of the score with the step, the norm apart; the shuffled list has the same words and no graph.",
+        (
+            Column("walk", "real", "score follows the step", "{score}, walk"),
+            Column("shuffled list", "real", "score follows the step", "{score}, list"),
+        ),
+        _SCORES,
+    ),
+    Asked(
+        "How soon does it see that the graph was exchanged?",
+        "Steps after the exchange until the mean of eight lies above 95 % of those before, and the share of walks in which it ever does; chance is many steps.",
+        (
+            Column("delay, exchanged", "real", "detection delay", "{score}"),
+            Column("delay, nothing exchanged", "real", "detection delay", "{score}, no switch"),
+            Column("seen, exchanged", "real", "switch detected", "{score}"),
+            Column("seen, nothing exchanged", "real", "switch detected", "{score}, no switch"),
+        ),
+        _SCORES,
+    ),
+)

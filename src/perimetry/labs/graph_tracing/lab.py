@@ -7,9 +7,9 @@ from typing import ClassVar, Final, final
 from pydantic import Field
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
 from perimetry.labs.graph_tracing.attachment import AttachConfig
-from perimetry.labs.graph_tracing.expected import EXPECTED
+from perimetry.labs.graph_tracing.expected import ASKED, EXPECTED
 from perimetry.labs.graph_tracing.panels import drift, followed_real, followed_scratch
 from perimetry.labs.graph_tracing.running import run_baselines, run_scratch
 from perimetry.labs.graph_tracing.scratch import ScratchArm
@@ -83,6 +83,7 @@ class GraphTracing(AbstractLab):
         ),
     }
     expected: ClassVar[tuple[Expectation, ...]] = EXPECTED
+    asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Baselines, walkers, words."""

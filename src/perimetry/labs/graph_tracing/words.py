@@ -127,6 +127,8 @@ def _real_meter(
             curves[f"{score}, {name}"] = Curve([float(t) for t in range(len(mean))], _smooth(mean).tolist())
     for score, values in by_name["switch"].items():
         measured += _delay(values, score)
+        # The same walk with nothing exchanged: what the delay is by chance.
+        measured += _delay(by_name["walk"][score], f"{score}, no switch")
     return measured, curves
 
 

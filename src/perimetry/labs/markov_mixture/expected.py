@@ -1,8 +1,9 @@
 """What must come out of the lab `markov-mixture`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
 
-from perimetry.labs.base import Expectation
+from perimetry.labs.base import Asked, Column, Expectation
+from perimetry.labs.points import BASELINES, CONCEPTS
 
-__all__ = ["EXPECTED"]
+__all__ = ["ASKED", "EXPECTED"]
 
 _RETRIEVED = {"n4": 0.58, "n32": 0.43, "n512": 0.28}
 _RATIO = {
@@ -157,3 +158,35 @@ _LATE = (
     ),
 )
 EXPECTED = (*_REFERENCE, *_DETECTORS, *_NEAR, *_MODELS, *_CONTROLS, *_LATE)
+
+_SCORES = (*CONCEPTS, *BASELINES, "nll", "entropy")
+_PUBLISHED = tuple(f"published_rotary_n{n}" for n in (4, 64, 1024))
+_SEEN = {"n4": 10, "n32": 25, "n512": 50}
+"""Context at which the best detector is neither blind nor perfect."""
+ASKED = (
+    Asked(
+        "Which part of what can be told of unseen chains at all does a score tell?",
+        "(AUROC - .5) over that of the exact likelihood ratio, at contexts where that lies in .6 to .98; 1: all, 0: nothing. At the end of training.",
+        tuple(
+            Column(f"{arm.rpartition('n')[2]} chains", arm, "share of the optimum", "{score}, last look")
+            for arm in (*_RETRIEVED, *_PUBLISHED)
+        ),
+        _SCORES,
+    ),
+    *(
+        Asked(
+            f"What else does it see, in a model of {arm[1:]} chains?",
+            f"AUROC against the mixture after {length} states (chains a little off: after 100); .5: no use.",
+            (
+                Column("unseen chains", arm, "AUROC", f"{{score}}, fresh, context {length}"),
+                Column("chains a little off", arm, "AUROC", "{score}, near, beta 10, context 100"),
+                Column("order lost", arm, "AUROC", f"{{score}}, shuffled, context {length}"),
+                Column("even draws", arm, "AUROC", f"{{score}}, iid, context {length}"),
+                Column("rarest chain", arm, "AUROC", f"{{score}}, rarest chain, context {length}"),
+                Column("control: the mixture again", arm, "AUROC", f"{{score}}, relabelled, context {length}"),
+            ),
+            _SCORES,
+        )
+        for arm, length in _SEEN.items()
+    ),
+)

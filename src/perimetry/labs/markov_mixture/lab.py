@@ -5,16 +5,27 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from pydantic import Field
+from torch import Tensor
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Curve, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
+from perimetry.labs.base import AbstractLab, Asked, Curve, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
 from perimetry.labs.markov_mixture.algorithms import algorithm_matrices, matrix_kl
 from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, separation, tests_of
-from perimetry.labs.markov_mixture.expected import EXPECTED
+from perimetry.labs.markov_mixture.expected import ASKED, EXPECTED
 from perimetry.labs.markov_mixture.panels import against_optimum, phases
-from perimetry.labs.markov_mixture.phases import Contexts, Phase, contexts_of, phase_of, silly
+from perimetry.labs.markov_mixture.phases import (
+    Contexts,
+    Phase,
+    contexts_of,
+    fixed,
+    phase_of,
+    resampled,
+    retrieves,
+    silly,
+)
 from perimetry.labs.markov_mixture.training import MarkovArm, looks, train_states
 from perimetry.labs.markov_mixture.world import Mixture
+from perimetry.measures.stats import wilson
 from perimetry.runtime import generator
 
 __all__ = ["MarkovConfig", "MarkovMixture"]
@@ -93,7 +104,7 @@ class MarkovMixture(AbstractLab):
     presets: ClassVar[Mapping[str, LabConfig]] = {
         "quick": MarkovConfig(),
         "paper": MarkovConfig(
-            arms=tuple(name for name in ARMS if name.startswith("published")),
+            arms=("n32_uniform", *(name for name in ARMS if name.startswith("published"))),
             looks=50,
             contexts=30,
             lengths=(10, 40, 100, 200, 400),
@@ -114,6 +125,7 @@ class MarkovMixture(AbstractLab):
         ),
     }
     expected: ClassVar[tuple[Expectation, ...]] = EXPECTED
+    asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """A mixture under a seed each."""
@@ -144,7 +156,9 @@ class MarkovMixture(AbstractLab):
             if step == steps[-1]:
                 measured += _silly(silly(model, contexts))
                 measured += _without(phase_of(model, contexts, without="Bi-Inf"), seen[step])
-        measured += _phases(seen) + _attached(read, best, steps[-1])
+                measured += _mix(seen[step], resampled(model, contexts, job.seed))
+                measured.append(_retrieved(retrieves(model, contexts, job.seed)))
+        measured += _phases(seen, fixed(contexts)) + _attached(read, best, steps[-1])
         return Outcome(measured, _curves(seen, read, best))
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:
@@ -204,8 +218,19 @@ def _without(phase: Phase, whole: Phase) -> list[Measured]:
     ]
 
 
-def _phases(seen: Mapping[int, Phase]) -> list[Measured]:
-    """Where the run ends, how its error on unseen chains went, and how well the mix foretold it."""
+def _mix(last: Phase, ends: Mapping[str, tuple[float, float]]) -> list[Measured]:
+    """The mix at the end, with intervals over contexts."""
+    return [Measured("weight", weight, name, *ends[name]) for name, weight in last.weights.items()]
+
+
+def _retrieved(nearer: Tensor) -> Measured:
+    """Share of unseen chains on which the model answers with a chain of the mixture; a half where it does not retrieve."""
+    box = wilson(int(nearer.sum()), len(nearer))
+    return Measured("nearer to the mixture than to drawn chains", box.estimate, "", box.low, box.high, box.n)
+
+
+def _phases(seen: Mapping[int, Phase], even: float) -> list[Measured]:
+    """Where the run ends, how its error on unseen chains went, and how well the mix foretold it; `even`: what even weights foretell."""
     steps = sorted(seen)
     last = seen[steps[-1]]
     fresh = [seen[s].fresh for s in steps]
@@ -218,7 +243,6 @@ def _phases(seen: Mapping[int, Phase]) -> list[Measured]:
         Measured("rise after the least KL on unseen chains", fresh[-1] / fresh[low] - 1),
         Measured("fall on the mixture meanwhile", seen[steps[low]].known - last.known),
         Measured("residual of the mix", last.residual),
-        *(Measured("weight", w, name) for name, w in last.weights.items()),
         *(Measured("weight on unseen chains", w, name) for name, w in last.fresh_weights.items()),
     ]
     # The induction transition: the error on unseen chains falls below three quarters of what it was near step 100.
@@ -229,6 +253,8 @@ def _phases(seen: Mapping[int, Phase]) -> list[Measured]:
         later = [abs(errors[s]) for s in steps if s >= after[0]]
         before = [abs(errors[s]) for s in steps if s < after[0]]
         found.append(Measured("error of foretelling", sum(later) / len(later), "after the transition"))
+        flat = [abs(even - seen[s].fresh) for s in steps if s >= after[0]]
+        found.append(Measured("error of foretelling by even weights", sum(flat) / len(flat), "after the transition"))
         found.append(Measured("step of the transition", float(after[0])))
         if before:
             found.append(Measured("error of foretelling", sum(before) / len(before), "before the transition"))

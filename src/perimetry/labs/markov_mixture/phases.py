@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from perimetry.labs.markov_mixture.algorithms import (
@@ -17,7 +18,9 @@ from perimetry.labs.markov_mixture.world import Chains, Mixture, Sample
 from perimetry.labs.nano import Nano
 from perimetry.runtime import generator
 
-__all__ = ["Contexts", "Phase", "contexts_of", "phase_of", "silly"]
+__all__ = ["Contexts", "Phase", "contexts_of", "fixed", "phase_of", "resampled", "retrieves", "silly"]
+
+RESAMPLED = 200
 
 
 class Contexts(NamedTuple):
@@ -94,6 +97,50 @@ def silly(model: Nano, contexts: Contexts) -> dict[str, float]:
     same = torch.eye(k, dtype=torch.float64).expand_as(known)
     even = torch.full_like(known, 1 / k)
     return fit_weights(known, contexts.known_by | {"even": even, "again": same}).weights
+
+
+def fixed(contexts: Contexts) -> float:
+    """What a mix that looks at nothing foretells: KL on unseen chains with even weights."""
+    weights = dict.fromkeys(contexts.fresh_by, 1 / len(contexts.fresh_by))
+    return _mean(mixed(weights, contexts.fresh_by), contexts.fresh_chains, contexts.fresh.chain)
+
+
+def resampled(model: Nano, contexts: Contexts, seed: int) -> dict[str, tuple[float, float]]:
+    """Weight of each algorithm -> 95 % interval over contexts, by the bootstrap."""
+    known, draw = model_matrices(model, contexts.known.ids, contexts.mixture.k), generator(seed)
+    found: dict[str, list[float]] = {name: [] for name in contexts.known_by}
+    for _ in range(RESAMPLED):
+        rows = torch.randint(known.shape[0], (known.shape[0],), generator=draw)
+        fit = fit_weights(known[rows], {name: m[rows] for name, m in contexts.known_by.items()})
+        for name, weight in fit.weights.items():
+            found[name].append(weight)
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return {
+        name: tuple(torch.tensor(values, dtype=torch.float64).quantile(ends).tolist()) for name, values in found.items()
+    }
+
+
+def retrieves(model: Nano, contexts: Contexts, seed: int) -> Float[Tensor, " context"]:
+    """Whether, on a chain that nobody has seen, the model is nearer to a chain of the mixture than to any of as many drawn ones.
+
+    1 or 0 a context; a half on the mean where it does not retrieve.
+    """
+    mixture = contexts.mixture
+    found = model_matrices(model, contexts.fresh.ids, mixture.k)
+    _, drawn = mixture.fresh(mixture.prior.shape[0], 2, generator(7_919 + seed))
+    least = [_nearest(found, chains) for chains in (mixture.chains, drawn)]
+    return (least[0] < least[1]).double()
+
+
+def _nearest(found: Matrices, chains: Chains) -> Float[Tensor, " context"]:
+    """Least KL from any of some chains."""
+    own = torch.stack(
+        [
+            matrix_kl(found, chains, torch.full((found.shape[0],), i, dtype=torch.long))
+            for i in range(chains.stationary.shape[0])
+        ]
+    )
+    return own.min(0).values
 
 
 def _mean(matrices: Matrices, chains: Chains, chain: Tensor) -> float:

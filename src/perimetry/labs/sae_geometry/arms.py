@@ -27,6 +27,8 @@ class ClusterArm(Config):
     """Latents."""
     batch: int = 512
     """Points of a step."""
+    turned: bool = False
+    """Whether a meter of it is asked about a cluster whose support turns (worlds of kind B)."""
 
 
 class TreeArm(Config):
@@ -51,9 +53,9 @@ CLUSTERS: dict[str, ClusterArm] = {
     "a_softmax": ClusterArm(world="a", kind="softmax", gamma=1e-3),
     "a_spade_free": ClusterArm(world="a", kind="spade", gamma=0.0),
     "a_products": ClusterArm(world="a", kind="sparsemax", gamma=1e-3),
-    "b_spade": ClusterArm(world="b", kind="spade", gamma=1.0, steps=B_STEPS),
+    "b_spade": ClusterArm(world="b", kind="spade", gamma=1.0, steps=B_STEPS, turned=True),
     "b_spade_light": ClusterArm(world="b", kind="spade", gamma=0.01, steps=B_STEPS),
-    **{f"b_topk_{k}": ClusterArm(world="b", kind="topk", k=k, steps=B_STEPS) for k in (4, 10, 20)},
+    **{f"b_topk_{k}": ClusterArm(world="b", kind="topk", k=k, steps=B_STEPS, turned=k == 10) for k in (4, 10, 20)},
 }
 """Clusters; those of the published grid begin with `published`."""
 CLUSTERS |= {

@@ -1,8 +1,9 @@
 """What must come out of the lab `sae-geometry`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
 
-from perimetry.labs.base import Expectation
+from perimetry.labs.base import Asked, Column, Expectation
+from perimetry.labs.points import BASELINES, CONCEPTS
 
-__all__ = ["EXPECTED"]
+__all__ = ["ASKED", "EXPECTED"]
 
 _A = (
     Expectation("a_spade", "lowest F1", "SpaDE sees all six clusters (.98 to 1.00)", least=0.95),
@@ -82,7 +83,7 @@ _METER = (
     ),
     Expectation("held_out_relu", "AUROC of the far cluster", "and that of ReLU rises", 0.95, None, "l0"),
     Expectation(
-        "rotated_spade",
+        "b_spade",
         "mean score follows the angle",
         "SpaDE's error follows the angle of a turned support",
         0.9,
@@ -91,11 +92,11 @@ _METER = (
     ),
     *(
         Expectation(
-            "rotated_spade", f"AUROC at {angle} degrees", f"and tells it at {angle} degrees", 0.95, None, "recon_error"
+            "b_spade", f"AUROC at {angle} degrees", f"and tells it at {angle} degrees", 0.95, None, "recon_error"
         )
         for angle in ("22.5", "45", "90")
     ),
-    Expectation("rotated_topk", "AUROC at 90 degrees", "the count of TopK cannot", 0.49, 0.51, "l0"),
+    Expectation("b_topk_10", "AUROC at 90 degrees", "the count of TopK cannot", 0.49, 0.51, "l0"),
 )
 _CONTROLS = (
     Expectation("a_spade_heavy", "highest F1", "too large a penalty breaks SpaDE", most=0.7),
@@ -113,3 +114,31 @@ _CONTROLS = (
     ),
 )
 EXPECTED = (*_A, *_B, *_C, *_METER, *_CONTROLS)
+
+_SCORES = (*CONCEPTS, *BASELINES, "exact likelihood")
+_NEW = {
+    "held-out cluster": "the held-out inner cluster",
+    "origin": "the cluster at the origin",
+    "far cluster": "the far cluster",
+    "control: the same clusters": "the same clusters again",
+}
+ASKED = (
+    *(
+        Asked(
+            f"Is a region unsupported, even inside the hull of what is known? By a dictionary of kind {kind}.",
+            "AUROC against five known clusters; .5: no use, 0: told apart, with the score falling. The likelihood is exact, of the world itself.",
+            tuple(Column(name, arm, f"AUROC of {case}") for name, case in _NEW.items()),
+            _SCORES,
+        )
+        for kind, arm in (("SpaDE", "held_out_spade"), ("ReLU", "held_out_relu"))
+    ),
+    *(
+        Asked(
+            f"Does a score see a support that turned away, centre and size the same? By a dictionary of kind {kind}.",
+            "AUROC against the cluster before it turned; .5: no use.",
+            tuple(Column(f"{angle} degrees", arm, f"AUROC at {angle} degrees") for angle in ("22.5", "45", "90")),
+            _SCORES,
+        )
+        for kind, arm in (("SpaDE", "b_spade"), ("TopK", "b_topk_10"))
+    ),
+)

@@ -7,17 +7,16 @@ from typing import ClassVar, Final, final
 from pydantic import Field
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
 from perimetry.labs.sae_geometry.arms import CLUSTERS, TREES
-from perimetry.labs.sae_geometry.expected import EXPECTED
+from perimetry.labs.sae_geometry.expected import ASKED, EXPECTED
 from perimetry.labs.sae_geometry.panels import clusters, dimensions, turned
-from perimetry.labs.sae_geometry.running import run_clusters, run_held_out, run_rotated, run_tree
+from perimetry.labs.sae_geometry.running import run_clusters, run_held_out, run_tree
 
 __all__ = ["GeometryConfig", "SAEGeometry"]
 
 HELD_OUT: Final = {"held_out_spade": "a_spade", "held_out_relu": "a_relu"}
-ROTATED: Final = {"rotated_spade": "b_spade", "rotated_topk": "b_topk_10"}
-QUICK = tuple(name for name in (*CLUSTERS, *TREES, *HELD_OUT, *ROTATED) if not name.startswith("published"))
+QUICK = tuple(name for name in (*CLUSTERS, *TREES, *HELD_OUT) if not name.startswith("published"))
 
 
 class GeometryConfig(LabConfig):
@@ -54,12 +53,13 @@ class SAEGeometry(AbstractLab):
         "tiny": GeometryConfig(
             seeds={"dictionary": 1},
             judged="controls",
-            arms=("a_spade", "a_relu", "a_softmax", "b_spade", "c_matching_pursuit", "held_out_spade", "rotated_spade"),
+            arms=("a_spade", "a_relu", "a_softmax", "b_spade", "c_matching_pursuit", "held_out_spade"),
             shorten=0.05,
             points=2000,
         ),
     }
     expected: ClassVar[tuple[Expectation, ...]] = EXPECTED
+    asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """A dictionary under a seed each."""
@@ -73,9 +73,7 @@ class SAEGeometry(AbstractLab):
             return run_clusters(CLUSTERS[job.arm], job.seed, own.shorten, own.points)
         if job.arm in TREES:
             return run_tree(TREES[job.arm], job.seed, own.shorten)
-        if job.arm in HELD_OUT:
-            return run_held_out(CLUSTERS[HELD_OUT[job.arm]], job.seed, own.shorten, own.points)
-        return run_rotated(CLUSTERS[ROTATED[job.arm]], job.seed, own.shorten, own.points)
+        return run_held_out(CLUSTERS[HELD_OUT[job.arm]], job.seed, own.shorten, own.points)
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """Clusters, dimensions, a turned support."""

@@ -53,8 +53,8 @@ def dimensions(found: Mapping[Job, Outcome]) -> Panel:
 
 def turned(found: Mapping[Job, Outcome]) -> Panel:
     """Scores on a support that turns away."""
-    names = ("recon_error", "energy", "l0", "mahalanobis", "knn", "norm")
-    lines = [line for name in names for line in middle(name, several(found, "rotated_spade", name))]
+    names = ("recon_error", "energy", "l0", "mahalanobis", "knn", "norm", "exact likelihood")
+    lines = [line for name in names for line in middle(name, several(found, "b_spade", name))]
     return Panel(
         "geometry-turned",
         "A cluster whose support is turned, centre and size the same",

@@ -1,8 +1,10 @@
 """One arm under one seed: train, measure."""
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs
@@ -20,7 +22,7 @@ from perimetry.sae.matryoshka import MatryoshkaOptions, MatryoshkaSAE
 from perimetry.sae.standard import StandardSAE
 from perimetry.sae.steps.base import Objective
 
-__all__ = ["DIMS", "run_clusters", "run_held_out", "run_rotated", "run_tree"]
+__all__ = ["DIMS", "run_clusters", "run_held_out", "run_tree"]
 
 DIMS: Final = {"b": (2, 6, 14, 30), "b_wide": (6, 14, 30, 62, 126)}
 """Intrinsic dimensions of the clusters of world B."""
@@ -76,6 +78,9 @@ def run_clusters(arm: ClusterArm, seed: int, shorten: float, points: int) -> Out
         ]
     xs = [float(i) for i in range(6)] if arm.world == "a" else [float(d) for d in DIMS[arm.world]]
     curves = {"F1": Curve(xs, found.f1.tolist()), "active latents": Curve(xs, found.l0.tolist())}
+    if arm.turned:
+        more = _turned(sae, world, DIMS[arm.world][TURNED], seed, points)
+        return Outcome(measured + more.measured, curves | more.curves)
     return Outcome(measured, curves)
 
 
@@ -118,9 +123,11 @@ def _for_tree(arm: TreeArm, seed: int, steps: int):
     return MatryoshkaSAE.fresh(start._replace(options=options)), Objective(), loop, counts
 
 
-def _meter(sae: Fitted, clean: torch.Tensor) -> PointMeter:
+def _scorer(sae: Fitted, world: Clusters, points: int, draw: torch.Generator) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The meter, fitted on fresh points of the world, and beside it the world's own density."""
     assert isinstance(sae, AbstractSAE)
-    return PointMeter(sae, clean, (*CONCEPTS, *BASELINES))
+    meter = PointMeter(sae, world.draw(points, draw)[0], (*CONCEPTS, *BASELINES))
+    return lambda some: meter.scores(some) | {"exact likelihood": world.surprisal(some)}
 
 
 def run_held_out(arm: ClusterArm, seed: int, shorten: float, points: int) -> Outcome:
@@ -132,8 +139,8 @@ def run_held_out(arm: ClusterArm, seed: int, shorten: float, points: int) -> Out
         steps=max(2, round(shorten * arm.steps)), seed=seed,
     )  # fmt: skip
     draw = generator(200 + seed)
-    meter = _meter(sae, world.draw(points, draw)[0])
-    clean = meter.scores(world.draw(points // 4, draw)[0])
+    scores = _scorer(sae, world, points, draw)
+    clean = scores(world.draw(points // 4, draw)[0])
     far = 2 * whole.centres[0]
     spread = whole.deviations[0]
     sets = {
@@ -142,22 +149,17 @@ def run_held_out(arm: ClusterArm, seed: int, shorten: float, points: int) -> Out
         "the cluster at the origin": whole.centres.mean(0) + spread * torch.randn(points // 4, 2, generator=draw),
         "the same clusters again": world.draw(points // 4, draw)[0],
     }
-    measured = [one for kind, some in sets.items() for one in aurocs(f"AUROC of {kind}", clean, meter.scores(some))]
+    measured = [one for kind, some in sets.items() for one in aurocs(f"AUROC of {kind}", clean, scores(some))]
     return Outcome(measured, {})
 
 
-def run_rotated(arm: ClusterArm, seed: int, shorten: float, points: int) -> Outcome:
-    """A dictionary of world B, asked about a cluster whose support is turned by growing angles."""
-    world, dim = world_b(), DIMS["b"][TURNED]
-    sae = fit(
-        arm.kind, world.batches(seed), width=arm.width, d_model=world.centres.shape[1], gamma=arm.gamma, k=arm.k,
-        steps=max(2, round(shorten * arm.steps)), seed=seed,
-    )  # fmt: skip
+def _turned(sae: Fitted, world: Clusters, dim: int, seed: int, points: int) -> Outcome:
+    """What a meter says of a cluster whose support is turned by growing angles."""
     draw = generator(300 + seed)
-    meter = _meter(sae, world.draw(points, draw)[0])
-    clean = meter.scores(world.of(TURNED, points // 4, draw))
+    scores = _scorer(sae, world, points, draw)
+    clean = scores(world.of(TURNED, points // 4, draw))
     noise = torch.randn(points // 4, world.centres.shape[1], generator=draw)
-    by_angle = {angle: meter.scores(rotated(world, TURNED, dim, angle, noise)) for angle in DEGREES}
+    by_angle = {angle: scores(rotated(world, TURNED, dim, angle, noise)) for angle in DEGREES}
     measured: list[Measured] = []
     curves: dict[str, Curve] = {}
     for name in clean:

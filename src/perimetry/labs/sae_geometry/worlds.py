@@ -63,6 +63,14 @@ class Clusters(NamedTuple):
         noise = torch.randn(count, self.centres.shape[1], generator=source)
         return self.centres[cluster] + noise * self.deviations[cluster]
 
+    def surprisal(self, points: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+        """Minus the exact log density of these clusters, in nats: what the best density model of the world would say."""
+        parts = []
+        for centre, deviation in zip(self.centres.double(), self.deviations.double(), strict=True):
+            own = ((points.double() - centre) / deviation).square().sum(1)
+            parts.append(-0.5 * own - deviation.log().sum() - 0.5 * points.shape[1] * math.log(2 * math.pi))
+        return math.log(len(self.centres)) - torch.stack(parts).logsumexp(0)
+
     def without(self, cluster: int) -> "Clusters":
         """The other clusters, where they are."""
         kept = [c for c in range(len(self.centres)) if c != cluster]

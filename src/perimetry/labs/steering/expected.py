@@ -1,8 +1,9 @@
 """What must come out of the lab `steering`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
 
-from perimetry.labs.base import Expectation
+from perimetry.labs.base import Asked, Column, Expectation
+from perimetry.labs.points import BASELINES, CONCEPTS
 
-__all__ = ["EXPECTED"]
+__all__ = ["ASKED", "EXPECTED"]
 
 _ZERO = tuple(
     Expectation("toy", name, "no push changes nothing", 0.0, 0.0, "v, 0", control=True)
@@ -64,4 +65,49 @@ _CONTROLS = (
     ),
     Expectation("toy_unpushed", "contrast", "and the direction does no more than they", -0.2, 0.2, "v, 2"),
 )
-EXPECTED = (*_ZERO, *_TOY, *_METER, *_CONTROLS)
+_PUBLISHED = (
+    Expectation(
+        "toy",
+        "published rule: success",
+        "the published rule errs: it calls damage a success in one of three seeds",
+        least=1.0,
+        case="damage",
+        needed=1 / 3,
+    ),
+    Expectation(
+        "toy",
+        "positive_published",
+        "and with its normaliser the opposite of the planted direction promotes what it suppresses, in one of three",
+        least=0.0,
+        case="v, -2",
+        needed=1 / 3,
+    ),
+)
+EXPECTED = (*_ZERO, *_TOY, *_METER, *_PUBLISHED, *_CONTROLS)
+
+_SCORES = (*CONCEPTS, *BASELINES, "nll")
+_PUSHES = {
+    "planted, 1": "v, 1",
+    "planted, 2": "v, 2",
+    "drawn at random, 2": "random 0",
+    "contrastive, 2": "CAA",
+    "damage, 12": "damage",
+}
+ASKED = (
+    Asked(
+        "How far has an intervention left what the site usually holds?",
+        "AUROC of pushed answers against the same ones without a push; .5: no use. The number is the length of the push; likelihood is that of the answer.",
+        tuple(Column(name, "toy", "AUROC", f"{{score}}, {push}") for name, push in _PUSHES.items()),
+        _SCORES,
+    ),
+    Asked(
+        "Does it follow the dose, and does it say whether a push steers?",
+        "Rank correlation of mean score and dose (1 is wanted), and the AUROC of the planted direction less that of a random one of the same "
+        "length, without its sign (0: it sees distance, not direction).",
+        (
+            Column("follows the dose", "toy", "mean score follows the dose"),
+            Column("planted against random", "toy", "steering told from a random push"),
+        ),
+        _SCORES,
+    ),
+)

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Expectation, Job, LabConfig, Outcome, Panel, Source
-from perimetry.labs.steering.expected import EXPECTED
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.steering.expected import ASKED, EXPECTED
 from perimetry.labs.steering.panels import distance, dose, personas
 from perimetry.labs.steering.personas import BEHAVIOURS, run_persona
 from perimetry.labs.steering.running import ToySizes, run_toy
@@ -71,6 +71,7 @@ class Steering(AbstractLab):
         ),
     }
     expected: ClassVar[tuple[Expectation, ...]] = EXPECTED
+    asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Toys, then personas."""

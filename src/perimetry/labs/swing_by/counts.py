@@ -180,11 +180,11 @@ def _meter(
     meter = PointMeter(sae.sae, clean, (*CONCEPTS, *BASELINES), least=ACTIVE)
 
     def scores(points: Acts) -> dict[str, Tensor]:
-        return meter.scores(sae.inputs(_site(found, "hidden", points)))
+        own = meter.scores(sae.inputs(_site(found, "hidden", points)))
+        # The network says where it expects a point; its error is minus the log likelihood under equal noise.
+        return own | {"input norm": points.norm(dim=1), "nll": _errors(found.net, points)}
 
     by_size = {m: scores(points) for m, points in sets.items()}
-    for m, points in sets.items():
-        by_size[m]["input norm"] = points.norm(dim=1)
     numbers = torch.cat([torch.full((len(points),), float(m)) for m, points in sets.items()])
     measured: list[Measured] = []
     for name in by_size[1]:
@@ -192,23 +192,25 @@ def _meter(
         measured.append(Measured("order of the number of concepts", box.estimate, name, box.low, box.high, box.n))
     two = by_size[2]
     for kind, points in _far(config, world, sets[2], draw).items():
-        other = scores(points) | {"input norm": points.norm(dim=1)}
+        other = scores(points)
         measured += aurocs(f"AUROC of {kind} against two concepts", two, other)
         measured += aurocs(f"AUROC of {kind} against one", by_size[1], other)
-        with torch.no_grad():
-            lost = 0.5 * (found.net(points) - points).square().sum(1).mean()
-        measured.append(Measured("loss of the network", float(lost), kind))
+        measured.append(Measured("loss of the network", float(other["nll"].mean()), kind))
     if rare:
         last = found.cluster == config.concepts - 1
         few, many = found.points[last], found.points[~last][:: max(1, len(found.points) // config.test)]
         measured += aurocs(
             "AUROC of the rare cluster against the others",
-            scores(many) | {"input norm": many.norm(dim=1)},
-            scores(few) | {"input norm": few.norm(dim=1)},
+            scores(many),
+            scores(few),
         )
-    with torch.no_grad():
-        lost = 0.5 * (found.net(sets[2]) - sets[2]).square().sum(1).mean()
-    return [*measured, Measured("loss of the network", float(lost), "two concepts")]
+    return [*measured, Measured("loss of the network", float(two["nll"].mean()), "two concepts")]
+
+
+@torch.no_grad()
+def _errors(net: nn.Sequential, points: Acts) -> Float[Tensor, " point"]:
+    """Half the squared error of each point."""
+    return 0.5 * (net(points) - points).square().sum(1)
 
 
 def _far(config: CountConfig, world: SimWorld, two: Acts, draw: torch.Generator) -> dict[str, Float[Tensor, "point d"]]:

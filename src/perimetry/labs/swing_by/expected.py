@@ -1,8 +1,9 @@
 """What must come out of the lab `swing-by`, said before it was run. Numbers in the sentences are those of the study or of its rebuild."""
 
-from perimetry.labs.base import Expectation
+from perimetry.labs.base import Asked, Column, Expectation
+from perimetry.labs.points import BASELINES, CONCEPTS
 
-__all__ = ["EXPECTED"]
+__all__ = ["ASKED", "EXPECTED"]
 
 PENALTIES = ("0.02", "0.05", "0.1")
 
@@ -99,3 +100,28 @@ _METER = tuple(
     for name in ("l0", "energy")
 )
 EXPECTED = (*_THEORY, *_NETWORKS, *_COUNT, *_CONTROL, *_METER)
+
+_SCORES = (*CONCEPTS, *BASELINES, "input norm", "nll")
+ASKED = (
+    Asked(
+        "Does a score put inputs in the order of their number of concepts, from one to eight?",
+        "Rank correlation; 1: always, 0: no use. Read at the hidden units of the network.",
+        (Column("number of concepts", "count", "order of the number of concepts"),),
+        _SCORES,
+    ),
+    Asked(
+        "Does it tell what is no composition from one that is, at the same norm?",
+        "AUROC against two concepts; .5: no use, below .5: it takes the composition for the stranger.",
+        tuple(
+            Column(kind, "count", f"AUROC of {kind} against two concepts")
+            for kind in ("random directions", "orthogonal directions", "opposite concepts", "doubled concepts")
+        ),
+        _SCORES,
+    ),
+    Asked(
+        "Does it take what is rare, and was trained on, for strange?",
+        "AUROC of a cluster with a hundredth of the points of the others, against these; .5 is wanted.",
+        (Column("rare cluster", "count_rare", "AUROC of the rare cluster against the others"),),
+        _SCORES,
+    ),
+)

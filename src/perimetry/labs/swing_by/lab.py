@@ -12,6 +12,7 @@ from pydantic import Field
 from perimetry.errors import UsageError
 from perimetry.labs.base import (
     AbstractLab,
+    Asked,
     Curve,
     Expectation,
     Job,
@@ -24,9 +25,9 @@ from perimetry.labs.base import (
 from perimetry.labs.points import evidence_of, train_on_points
 from perimetry.labs.swing_by.arms import NETWORKS, SIZES
 from perimetry.labs.swing_by.counts import ACTIVE, CountConfig, run_count
-from perimetry.labs.swing_by.expected import EXPECTED
+from perimetry.labs.swing_by.expected import ASKED, EXPECTED
 from perimetry.labs.swing_by.networks import EVERY, Watched, make_network, rebound, train_network
-from perimetry.labs.swing_by.panels import counted, decomposed, swing
+from perimetry.labs.swing_by.panels import counted, decomposed, swing, watched
 from perimetry.labs.swing_by.theory import Descent, one_layer, one_layer_exact, parts_of, turn_of, two_layers
 from perimetry.labs.swing_by.world import WIDE
 from perimetry.train.recipe import TrainConfig
@@ -101,6 +102,7 @@ class SwingBy(AbstractLab):
         ),
     }
     expected: ClassVar[tuple[Expectation, ...]] = EXPECTED
+    asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Theory first, then networks, then counting."""
@@ -126,7 +128,7 @@ class SwingBy(AbstractLab):
         """The swing, the theory under it, and the counts."""
         return [
             panel
-            for panel in (swing(found), decomposed(found), counted(found, _own(config).count.penalties))
+            for panel in (swing(found), decomposed(found), counted(found, _own(config).count.penalties), watched(found))
             if panel.lines
         ]
 

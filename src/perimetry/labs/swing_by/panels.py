@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from perimetry.labs.base import Job, Outcome, Panel
 from perimetry.labs.lines import middle, several
 
-__all__ = ["counted", "decomposed", "swing"]
+__all__ = ["counted", "decomposed", "swing", "watched"]
+
+ARMS = {
+    "4 linear layers": "deep_linear",
+    "4 layers, ReLU": "deep_relu",
+    "1 layer": "net_one_layer",
+    "2 layers, usual start": "net_two_default",
+}
 
 
 def swing(found: Mapping[Job, Outcome]) -> Panel:
     """Loss at the test point over training."""
-    arms = {
-        "4 linear layers": "deep_linear",
-        "4 layers, ReLU": "deep_relu",
-        "1 layer": "net_one_layer",
-        "2 layers, usual start": "net_two_default",
-    }
-    lines = [line for name, arm in arms.items() for line in middle(name, several(found, arm, "loss"))]
+    lines = [line for name, arm in ARMS.items() for line in middle(name, several(found, arm, "loss"))]
     return Panel(
         "swing-by-loss",
         "Loss on a composition that was never trained on",
@@ -59,4 +60,17 @@ def counted(found: Mapping[Job, Outcome], penalties: Sequence[float]) -> Panel:
         "active latents",
         lines,
         caption="The count grows with the number of concepts, and it is not that number.",
+    )
+
+
+def watched(found: Mapping[Job, Outcome]) -> Panel:
+    """Active latents of the output at the test point over training."""
+    lines = [line for name, arm in ARMS.items() for line in middle(name, several(found, arm, "count"))]
+    return Panel(
+        "swing-by-watched",
+        "Active latents of the output for two concepts, while the network learns",
+        "step",
+        "active latents",
+        lines,
+        caption="By a dictionary of the inputs. Does the count fall where the loss rises?",
     )
