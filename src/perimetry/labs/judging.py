@@ -14,6 +14,8 @@ __all__ = ["LabRow", "answered", "judged", "over_seeds", "rows_of"]
 
 EXACT = "exact for this world and seed"
 ONE = "one seed, no interval"
+WEIGHTS = "weights at hand"
+"""Number of an arm that reads a model which may be absent: 1 or 0."""
 
 
 class LabRow(NamedTuple):
@@ -70,26 +72,30 @@ def rows_of(found: Mapping[Job, Outcome]) -> list[LabRow]:
 
 
 def judged(expected: Sequence[Expectation], rows: Sequence[LabRow], gate: Gate) -> list[dict[str, Any]]:
-    """Each expectation whose arm was measured: in how many seeds it is satisfied, and whether that is as many as it needs.
+    """Each expectation whose arm was run: in how many seeds it is satisfied, and whether that is as many as it needs.
+
+    A seed that did not give the number does not satisfy it; an arm that could not run, for its weights were not at hand, is left out.
 
     The number over all seeds has Student's interval, the share of seeds Wilson's. `decides` says whether the verdict counts for
     the lab as a whole.
     """
     found: list[dict[str, Any]] = []
     for one in expected:
-        mine = [r for r in rows if (r.arm, r.metric, r.case) == (one.arm, one.metric, one.case)]
-        seeds = [r for r in mine if r.seed is not None]
-        if not seeds:
+        own = [r for r in rows if r.arm == one.arm and r.seed is not None]
+        if not own or any(r.metric == WEIGHTS and r.estimate == 0 for r in own):
             continue
-        so = sum(one.satisfied(r.estimate) for r in seeds)
-        whole = next(r for r in mine if r.seed is None)
-        share = wilson(so, len(seeds))
+        mine = [r for r in rows if (r.arm, r.metric, r.case) == (one.arm, one.metric, one.case)]
+        so = sum(one.satisfied(r.estimate) for r in mine if r.seed is not None)
+        runs = len({r.seed for r in own})
+        whole = next((r._asdict() for r in mine if r.seed is None), dict.fromkeys(("estimate", "low", "high")))
+        share = wilson(so, runs)
         found.append(
             {
                 **one._asdict(),
-                **{"estimate": whole.estimate, "low": whole.low, "high": whole.high, "n": len(seeds)},
+                **{key: whole[key] for key in ("estimate", "low", "high")},
+                "n": runs,
                 **{"so": so, "share_low": share.low, "share_high": share.high},
-                "verdict": "holds" if so >= one.needed * len(seeds) - 1e-9 else "fails",
+                "verdict": "holds" if so >= one.needed * runs - 1e-9 else "fails",
                 "decides": gate == "all" or one.control,
             }
         )

@@ -78,21 +78,26 @@ def evidence_of(sae: AbstractSAE, acts: Acts, least: float = 0.0) -> Evidence:
 class PointMeter:
     """Detectors fitted on clean points. Higher = further."""
 
-    def __init__(self, sae: AbstractSAE, clean: Acts, names: Sequence[str], *, least: float = 0.0) -> None:
-        """`names`: of `DETECTORS`. Errors: `TooFewSamples`, `WidthMismatch`."""
-        self.sae, self.least = sae, least
-        profile = Profile.empty(clean.shape[1], sae.d_sae, 1, 0)
+    def __init__(self, made: AbstractSAE | Scaled, clean: Acts, names: Sequence[str], *, least: float = 0.0) -> None:
+        """`names`: of `DETECTORS`. A dictionary that was scaled gets points as they are. Errors: `TooFewSamples`, `WidthMismatch`."""
+        self.made, self.least = made, least
+        self.sae: AbstractSAE = made.sae if isinstance(made, Scaled) else made
+        profile = Profile.empty(clean.shape[1], self.sae.d_sae, 1, 0)
         for some in clean.split(CHUNK):
-            profile.update(evidence_of(sae, some, least))
+            profile.update(self._evidence(some))
         self.detectors: dict[str, AbstractDetector] = {name: DETECTORS[name].fit(profile) for name in names}
 
+    def _evidence(self, acts: Acts) -> Evidence:
+        return evidence_of(self.sae, self.made.inputs(acts) if isinstance(self.made, Scaled) else acts, self.least)
+
     def scores(self, acts: Acts) -> dict[str, Float[Tensor, " point"]]:
-        """Each score of each point."""
-        parts = [evidence_of(self.sae, some, self.least) for some in acts.split(CHUNK)]
-        return {
+        """Each score of each point; `norm` is that of the point itself, before it is centred and scaled."""
+        parts = [self._evidence(some) for some in acts.split(CHUNK)]
+        found = {
             name: torch.cat([detector.score(part).float() for part in parts])
             for name, detector in self.detectors.items()
         }
+        return found | ({"norm": acts.float().norm(dim=1)} if "norm" in found else {})
 
 
 def aurocs(metric: str, clean: dict[str, Tensor], shifted: dict[str, Tensor]) -> list[Measured]:

@@ -49,11 +49,17 @@ def lab_verdicts(results: LabResults) -> list[Verdict]:
         where = f"{one.arm}, {one.metric}" + (f", {one.case}" if one.case else "")
         needed = "every seed" if one.needed >= 1 else f"{100 * one.needed:g} % of seeds"
         text = (
-            f"{'Control: ' if one.control else ''}{one.said} ({where}: {_bound(one)}, in {needed}): measured {number(one.estimate, 4)} "
-            f"({number(one.low, 4)} to {number(one.high, 4)}), so in {one.so} of {one.n} seeds."
+            f"{'Control: ' if one.control else ''}{one.said} ({where}: {_bound(one)}, in {needed}): {_measured(one)}, so in "
+            f"{one.so} of {one.n} seeds."
         )
         found.append(Verdict(tone, text))
     return found
+
+
+def _measured(one: LabClaim) -> str:
+    if one.estimate is None or one.low is None or one.high is None:
+        return "no seed gave the number"
+    return f"measured {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)})"
 
 
 def lab_chart(panel: LabPanel) -> Html:

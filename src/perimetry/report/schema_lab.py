@@ -64,11 +64,11 @@ class LabClaim(Config):
     """Share of the seeds in which it must."""
     control: bool
     """Whether it is a negative control: the effect must be absent."""
-    estimate: float
-    """Mean over seeds."""
-    low: float
+    estimate: float | None
+    """Mean over seeds; None where no seed gave the number."""
+    low: float | None
     """Lower end of its interval."""
-    high: float
+    high: float | None
     """Upper end."""
     n: int
     """Seeds."""

@@ -37,6 +37,7 @@ def _kinds() -> dict[str, tuple[Graph, float]]:
     return {
         "known": (grid(4, 4), 0.0),
         "known again": (grid(4, 4), 0.0),
+        "ring 10": (ring(10), 0.0),
         "ring 13": (ring(13), 0.0),
         "hexagons": (hexagons(3, 3), 0.0),
         "tree": (tree(15), 0.0),
@@ -52,7 +53,7 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
     draw = generator(15_486_719 + seed)
     reference = torch.cat(
         [
-            named_walks(graph, at.walks, arm.length, draw, vocab=arm.vocab).ids
+            named_walks(graph, at.walks, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
             for graph in (grid(4, 4), grid(4, 4), *(ring(n) for n in (8, 10, 12)))
         ]
     )
@@ -69,16 +70,18 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
         normalise="none",
     )
     made = train_on_points(states, recipe)
-    meter = PointMeter(made.sae, made.inputs(states), (*CONCEPTS, *BASELINES))
+    meter = PointMeter(made, states, (*CONCEPTS, *BASELINES))
 
     def scores(ids: TokenIds) -> dict[str, Float[Tensor, " walk"]]:
         acts = _states(model, ids)[:, at.skip :]
-        flat = meter.scores(made.inputs(acts.flatten(0, 1)))
+        flat = meter.scores(acts.flatten(0, 1))
         own = {name: values.view(acts.shape[:2]).mean(1) for name, values in flat.items()}
         return own | _likelihoods(model, ids, at.skip)
 
     tests = {
-        kind: named_walks(graph, at.walks, arm.length, draw, vocab=arm.vocab, teleport=teleport).ids
+        kind: named_walks(
+            graph, at.walks, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking, teleport=teleport
+        ).ids
         for kind, (graph, teleport) in _kinds().items()
     }
     tests["unused token"] = torch.where(tests["known"] == tests["known"][:, :1], arm.vocab - 1, tests["known"])
@@ -97,7 +100,7 @@ def _longer(
 ) -> list[Measured]:
     """Walks twice as long as any that was trained on, scored in their second half."""
     length = min(2 * arm.length, arm.context)
-    ids = named_walks(grid(4, 4), at.walks, length, draw, vocab=arm.vocab).ids
+    ids = named_walks(grid(4, 4), at.walks, length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
     return aurocs("AUROC of longer walks", clean, scores(ids))
 
 

@@ -67,7 +67,7 @@ class GraphTracing(AbstractLab):
     presets: ClassVar[Mapping[str, LabConfig]] = {
         "quick": GraphConfig(),
         "paper": GraphConfig(
-            arms=("baselines", "scratch_long", "scratch_uniform", "real"),
+            arms=("baselines", "scratch", "scratch_long", "scratch_uniform", "real"),
             real_walks=16,
             real_steps=1200,
             model="meta-llama/Llama-3.2-1B",
@@ -94,7 +94,7 @@ class GraphTracing(AbstractLab):
         """One arm under one seed."""
         own = _own(config)
         if job.arm == "baselines":
-            return run_baselines(job.seed, 20 * own.tests)
+            return run_baselines(job.seed, 100 * own.tests)
         if job.arm == "real":
             return run_real(own.model, job.seed, own.real_walks, own.real_steps, own.real_meter)
         arm = WALKERS[job.arm]

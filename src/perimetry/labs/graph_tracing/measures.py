@@ -81,7 +81,9 @@ def following(
     good = (nodes * valid).sum(2)
     before = torch.cat([here[:, :1], here[:, :-1]], 1)
     back = nodes.gather(2, before[..., None])[..., 0]
-    forward = (good - back).clamp_min(0) / (total - back).clamp_min(1e-12)
+    # Where it is no neighbour, as after a jump, it is not among the valid ones either.
+    backs = back * valid.gather(2, before[..., None])[..., 0]
+    forward = (good - backs).clamp_min(0) / (total - back).clamp_min(1e-12)
     for values in (forward, back):
         values[:, 0] = torch.nan
     return Following(good / total, good / total * full[:, :-1], forward, back / total)

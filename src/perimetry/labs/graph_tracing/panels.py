@@ -21,7 +21,7 @@ def followed_scratch(found: Mapping[Job, Outcome]) -> Panel:
         "step of the walk",
         "chance of a neighbour, among the nodes",
         _lines(found, "scratch", names),
-        caption="It obeys a graph that it has never met long before counting steps would.",
+        caption="Every walk has new names. Counting its own steps is what a reader without knowledge of such graphs could do.",
     )
 
 
@@ -35,7 +35,7 @@ def followed_real(found: Mapping[Job, Outcome]) -> Panel:
         "step of the walk",
         "chance of a neighbour, among the nodes",
         _lines(found, "real", names),
-        caption="It improves with the context, and counting steps explains as much.",
+        caption="Counting the steps of the same walks is drawn beside it: what lies below that line needs no graph.",
     )
 
 

@@ -62,7 +62,7 @@ def run_scratch(arm: ScratchArm, seed: int, steps: int, tests: int, at: AttachCo
     model = train_walker(arm, seed, steps)
     draw = generator(900 + seed)
     named = named_walks(graph, tests, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking)
-    jumping = named_walks(graph, tests, arm.length, draw, vocab=arm.vocab, teleport=1.0)
+    jumping = named_walks(graph, tests, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking, teleport=1.0)
     order = torch.rand(named.ids.shape, generator=draw).argsort(1)
     lost = named._replace(ids=named.ids.gather(1, order), walk=named.walk.gather(1, order))
     measured: list[Measured] = []
@@ -83,11 +83,25 @@ def run_scratch(arm: ScratchArm, seed: int, steps: int, tests: int, at: AttachCo
         ]
         curves[name] = Curve([float(t) for t in range(arm.length - 1)], follows.among.mean(0).tolist())
         measured += _shapes(own, read, graph, name)
+    measured += _beyond(model, arm, tests, draw)
     base = counted(named.walk, graph).mean(0)
     measured.append(Measured("valid share", float(base[-28:].mean()), "counting"))
     curves["counting"] = Curve([float(t) for t in range(len(base))], base.tolist())
     measured += _ablated(model, named, graph, seed)
     return Outcome(measured + attach(model, arm, at, seed), curves)
+
+
+def _beyond(model: Nano, arm: ScratchArm, tests: int, draw: torch.Generator) -> list[Measured]:
+    """Valid share at the end of walks on a ring of a length that was never trained on, and of walks longer than any that was."""
+    found: list[Measured] = []
+    for name, graph, length in (
+        ("ring 10", ring(10), arm.length),
+        ("ring 13", ring(13), arm.length),
+        ("longer walks", grid(4, 4), min(2 * arm.length, arm.context)),
+    ):
+        named = named_walks(graph, tests, length, draw, vocab=arm.vocab, backtracking=arm.backtracking)
+        found.append(Measured("valid share", float(follow(model, named, graph).among[:, -28:].mean()), name))
+    return found
 
 
 def _shapes(model: Nano, named: Named, graph: Graph, name: str) -> list[Measured]:

@@ -111,13 +111,13 @@ def _real_meter(
         normalise="none",
     )
     made = train_on_points(clean, recipe)
-    meter = PointMeter(made.sae, made.inputs(clean), (*CONCEPTS, *BASELINES))
+    meter = PointMeter(made, clean, (*CONCEPTS, *BASELINES))
     measured: list[Measured] = []
     curves: dict[str, Curve] = {}
     by_name: dict[str, dict[str, Tensor]] = {}
     for name, read in (("walk", "nonbacktracking"), ("list", "shuffled"), ("switch", "switched")):
         states = traced[read].states[layer]
-        scores = meter.scores(made.inputs(states.flatten(0, 1)))
+        scores = meter.scores(states.flatten(0, 1))
         by_name[name] = {score: values.view(states.shape[:2]) for score, values in scores.items()}
         by_name[name]["nll"] = traced[read].nll
     for name in ("walk", "list"):

@@ -137,10 +137,10 @@ def attach(model: Nano, at: Attachment, seed: int) -> Attached:
     rows: list[Measured] = []
     areas: dict[str, dict[str, dict[int, float]]] = {}
     for length in at.contexts:
-        meter = PointMeter(made.sae, made.inputs(reference.acts[:, length - 1]), SCORES)
+        meter = PointMeter(made, reference.acts[:, length - 1], SCORES)
 
         def scores(read: _Read, meter: PointMeter = meter, length: int = length) -> dict[str, Tensor]:
-            own = meter.scores(made.inputs(read.acts[:, length - 1]))
+            own = meter.scores(read.acts[:, length - 1])
             # Of the whole context, as a user of likelihoods would.
             return own | {"nll": read.nll[:, :length].mean(1), "entropy": read.entropy[:, :length].mean(1)}
 

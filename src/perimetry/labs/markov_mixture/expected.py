@@ -41,6 +41,17 @@ _REFERENCE = tuple(
             "Bi-Ret, unseen",
         ),
         Expectation(arm, "KL of an algorithm", "and near it on the mixture", most=0.01, case="Bi-Ret, mixture"),
+        *(
+            Expectation(
+                arm,
+                "KL of an algorithm",
+                f"inferring the steps from {length} states only gives {line:g}",
+                line - 0.015,
+                line + 0.015,
+                f"Bi-Inf, unseen, context {length}",
+            )
+            for length, line in ((10, 0.36), (50, 0.15))
+        ),
     )
 )
 _DETECTORS = tuple(
@@ -70,16 +81,28 @@ _NEAR = tuple(
         Expectation(
             arm,
             "optimal AUROC",
+            "chains that are very near hardly (.6)",
+            0.55,
+            0.65,
+            "likelihood ratio, near, beta 100, context 100",
+        ),
+        Expectation(
+            arm,
+            "optimal AUROC",
             "and not by the likelihood alone (.47 to .51)",
-            0.4,
-            0.58,
+            0.44,
+            0.54,
             "likelihood, near, beta 10, context 100",
         ),
     )
 )
 _MODELS = (
     Expectation(
-        "n512", "KL on unseen chains", "with 512 chains the model ends near inferring the steps (.110)", most=0.118
+        "n512",
+        "KL on unseen chains above Bi-Inf",
+        "with 512 chains the model ends near inferring the steps (.110 and .088)",
+        -0.03,
+        0.03,
     ),
     Expectation("n512", "KL apart", "and is as good on unseen chains as on the mixture", most=0.01),
     Expectation("n4", "KL on the mixture", "with 4 chains it ends near the truth on the mixture (.008)", most=0.05),
@@ -113,8 +136,8 @@ _CONTROLS = tuple(
             arm,
             "optimal AUROC",
             "sequences of the mixture under another name cannot be told from it, even by the best detector",
-            0.46,
-            0.54,
+            0.47,
+            0.53,
             "likelihood ratio, relabelled, context 50",
             control=True,
         ),
@@ -134,9 +157,9 @@ _LATE = (
     ),
     Expectation(
         "n512",
-        "KL on shuffled contexts",
-        "contexts without their order leave a model of 512 chains near Uni-Inf (.35 to .45)",
-        0.25,
+        "KL on shuffled contexts, further from Uni-Inf than from Bi-Inf",
+        "contexts without their order leave a model of 512 chains nearer to Uni-Inf than to Bi-Inf",
+        most=0.0,
     ),
     Expectation(
         "n512",
@@ -157,7 +180,47 @@ _LATE = (
         for score in ("energy", "surprise", "mahalanobis", "knn", "nll")
     ),
 )
-EXPECTED = (*_REFERENCE, *_DETECTORS, *_NEAR, *_MODELS, *_CONTROLS, *_LATE)
+_AT_SCALE = (
+    *(
+        Expectation(
+            f"published_rotary_n{n}",
+            "KL on unseen chains",
+            f"at the published scale, {n} chains end at {value:g} on unseen ones (read from a figure)",
+            round(value - tolerance, 3),
+            round(value + tolerance, 3),
+        )
+        for n, value, tolerance in (
+            (4, 0.55, 0.08),
+            (16, 0.55, 0.08),
+            (32, 0.49, 0.08),
+            (512, 0.1, 0.03),
+            (2048, 0.1, 0.03),
+        )
+    ),
+    *(
+        Expectation(
+            f"published_rotary_n{n}",
+            "KL of an algorithm",
+            f"retrieving a chain after 400 states gives {value:g} there",
+            round(value - 0.08, 3),
+            round(value + 0.08, 3),
+            "Bi-Ret, unseen, context 400",
+        )
+        for n, value in ((4, 0.83), (64, 0.67), (1024, 0.61))
+    ),
+    *(
+        Expectation(
+            "published_rotary_n4",
+            "KL of an algorithm",
+            f"and inferring the steps from {length} states {value:g}",
+            round(value - 0.015, 3),
+            round(value + 0.015, 3),
+            f"Bi-Inf, unseen, context {length}",
+        )
+        for length, value in ((100, 0.26), (400, 0.1))
+    ),
+)
+EXPECTED = (*_REFERENCE, *_DETECTORS, *_NEAR, *_MODELS, *_CONTROLS, *_LATE, *_AT_SCALE)
 
 _SCORES = (*CONCEPTS, *BASELINES, "nll", "entropy")
 _PUBLISHED = tuple(f"published_rotary_n{n}" for n in (4, 64, 1024))

@@ -5,16 +5,25 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from pydantic import Field
-from torch import Tensor
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Curve, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
-from perimetry.labs.markov_mixture.algorithms import algorithm_matrices, matrix_kl
-from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, separation, tests_of
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, tests_of
 from perimetry.labs.markov_mixture.expected import ASKED, EXPECTED
+from perimetry.labs.markov_mixture.numbers import (
+    attached_numbers,
+    curves_of,
+    lines_of,
+    mix,
+    phase_numbers,
+    placed,
+    retrieved,
+    silly_weights,
+    untrained,
+    without_inference,
+)
 from perimetry.labs.markov_mixture.panels import against_optimum, phases
 from perimetry.labs.markov_mixture.phases import (
-    Contexts,
     Phase,
     contexts_of,
     fixed,
@@ -25,7 +34,6 @@ from perimetry.labs.markov_mixture.phases import (
 )
 from perimetry.labs.markov_mixture.training import MarkovArm, looks, train_states
 from perimetry.labs.markov_mixture.world import Mixture
-from perimetry.measures.stats import wilson
 from perimetry.runtime import generator
 
 __all__ = ["MarkovConfig", "MarkovMixture"]
@@ -104,10 +112,10 @@ class MarkovMixture(AbstractLab):
     presets: ClassVar[Mapping[str, LabConfig]] = {
         "quick": MarkovConfig(),
         "paper": MarkovConfig(
-            arms=("n32_uniform", *(name for name in ARMS if name.startswith("published"))),
+            arms=("n4", "n32", "n512", "n32_uniform", *(name for name in ARMS if name.startswith("published"))),
             looks=50,
             contexts=30,
-            lengths=(10, 40, 100, 200, 400),
+            lengths=(5, 10, 25, 40, 50, 100, 200, 400),
         ),
         "tiny": MarkovConfig(
             seeds={"mixture": 1},
@@ -137,14 +145,14 @@ class MarkovMixture(AbstractLab):
         own, arm = _own(config), ARMS[job.arm]
         mixture = arm.mixture(job.seed)
         contexts = contexts_of(mixture, own.contexts, arm.length, job.seed)
-        measured = _lines(contexts)
+        measured = lines_of(contexts)
         at = _attachment(own, mixture, arm, job.seed)
         measured += optimal_areas(mixture, at.tests, at.contexts)
         best = {
             length: next(m.value for m in measured if m.case == f"likelihood ratio, fresh, context {length}")
             for length in at.contexts
         }
-        measured.append(_untrained(arm, contexts, job.seed))
+        measured.append(untrained(arm, contexts, job.seed))
         steps = looks(max(2, round(own.shorten * arm.steps)), own.looks)
         attached = set(steps[:: -max(1, len(steps) // own.attached)][: own.attached])
         seen: dict[int, Phase] = {}
@@ -154,12 +162,16 @@ class MarkovMixture(AbstractLab):
             if step in attached:
                 read[step] = attach(model, at, job.seed)
             if step == steps[-1]:
-                measured += _silly(silly(model, contexts))
-                measured += _without(phase_of(model, contexts, without="Bi-Inf"), seen[step])
-                measured += _mix(seen[step], resampled(model, contexts, job.seed))
-                measured.append(_retrieved(retrieves(model, contexts, job.seed)))
-        measured += _phases(seen, fixed(contexts)) + _attached(read, best, steps[-1])
-        return Outcome(measured, _curves(seen, read, best))
+                measured += silly_weights(silly(model, contexts))
+                measured += without_inference(phase_of(model, contexts, without="Bi-Inf"), seen[step])
+                measured += mix(seen[step], resampled(model, contexts, job.seed))
+                measured.append(retrieved(retrieves(model, contexts, job.seed)))
+        measured += (
+            phase_numbers(seen, fixed(contexts))
+            + placed(seen[steps[-1]], measured)
+            + attached_numbers(read, best, steps[-1])
+        )
+        return Outcome(measured, curves_of(seen, read, best))
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:
         """The phases, and the share of what is possible that each score reaches."""
@@ -179,118 +191,3 @@ def _attachment(config: MarkovConfig, mixture: Mixture, arm: MarkovArm, seed: in
     lengths = tuple(length for length in config.lengths if length <= arm.length)
     tests = tests_of(mixture, config.tests, arm.length, seed)
     return Attachment(reference.ids, reference.chain, tests, lengths, config.layer, config.latents, config.sae_steps)
-
-
-def _lines(contexts: Contexts) -> list[Measured]:
-    """What each algorithm by itself would reach."""
-    mixture = contexts.mixture
-    found: list[Measured] = []
-    for name, matrices in contexts.fresh_by.items():
-        value = float(matrix_kl(matrices, contexts.fresh_chains, contexts.fresh.chain).mean())
-        found.append(Measured("KL of an algorithm", value, f"{name}, unseen"))
-    for name, matrices in contexts.known_by.items():
-        value = float(matrix_kl(matrices, mixture.chains, contexts.known.chain).mean())
-        found.append(Measured("KL of an algorithm", value, f"{name}, mixture"))
-    for length in (10, 50):
-        short = algorithm_matrices(mixture, contexts.fresh.ids[:, :length])["Bi-Inf"]
-        value = float(matrix_kl(short, contexts.fresh_chains, contexts.fresh.chain).mean())
-        found.append(Measured("KL of an algorithm", value, f"Bi-Inf, unseen, context {length}"))
-    return found
-
-
-def _untrained(arm: MarkovArm, contexts: Contexts, seed: int) -> Measured:
-    """How far an untrained model is above Uni-Inf."""
-    phase = phase_of(arm.model(seed), contexts)
-    uniform = contexts.fresh_by["Uni-Inf"]
-    other = float(matrix_kl(uniform, contexts.fresh_chains, contexts.fresh.chain).mean())
-    return Measured("untrained minus Uni-Inf", phase.fresh - other)
-
-
-def _silly(weights: dict[str, float]) -> list[Measured]:
-    return [Measured("weight of a silly algorithm", weights[name], name) for name in ("even", "again")]
-
-
-def _without(phase: Phase, whole: Phase) -> list[Measured]:
-    """What the mix foretells where the algorithm that infers steps may not take part."""
-    return [
-        Measured("error of foretelling without Bi-Inf", abs(phase.foretold - whole.fresh)),
-        Measured("error of foretelling", abs(whole.foretold - whole.fresh), "last look"),
-    ]
-
-
-def _mix(last: Phase, ends: Mapping[str, tuple[float, float]]) -> list[Measured]:
-    """The mix at the end, with intervals over contexts."""
-    return [Measured("weight", weight, name, *ends[name]) for name, weight in last.weights.items()]
-
-
-def _retrieved(nearer: Tensor) -> Measured:
-    """Share of unseen chains on which the model answers with a chain of the mixture; a half where it does not retrieve."""
-    box = wilson(int(nearer.sum()), len(nearer))
-    return Measured("nearer to the mixture than to drawn chains", box.estimate, "", box.low, box.high, box.n)
-
-
-def _phases(seen: Mapping[int, Phase], even: float) -> list[Measured]:
-    """Where the run ends, how its error on unseen chains went, and how well the mix foretold it; `even`: what even weights foretell."""
-    steps = sorted(seen)
-    last = seen[steps[-1]]
-    fresh = [seen[s].fresh for s in steps]
-    low = min(range(len(steps)), key=lambda i: fresh[i])
-    found = [
-        Measured("KL on the mixture", last.known),
-        Measured("KL on unseen chains", last.fresh),
-        Measured("KL apart", abs(last.known - last.fresh)),
-        Measured("KL on shuffled contexts", last.shuffled),
-        Measured("rise after the least KL on unseen chains", fresh[-1] / fresh[low] - 1),
-        Measured("fall on the mixture meanwhile", seen[steps[low]].known - last.known),
-        Measured("residual of the mix", last.residual),
-        *(Measured("weight on unseen chains", w, name) for name, w in last.fresh_weights.items()),
-    ]
-    # The induction transition: the error on unseen chains falls below three quarters of what it was near step 100.
-    begin = min(steps, key=lambda s: abs(s - 100))
-    after = [s for s in steps if s > begin and seen[s].fresh < 0.75 * seen[begin].fresh]
-    errors = {s: seen[s].foretold - seen[s].fresh for s in steps}
-    if after:
-        later = [abs(errors[s]) for s in steps if s >= after[0]]
-        before = [abs(errors[s]) for s in steps if s < after[0]]
-        found.append(Measured("error of foretelling", sum(later) / len(later), "after the transition"))
-        flat = [abs(even - seen[s].fresh) for s in steps if s >= after[0]]
-        found.append(Measured("error of foretelling by even weights", sum(flat) / len(flat), "after the transition"))
-        found.append(Measured("step of the transition", float(after[0])))
-        if before:
-            found.append(Measured("error of foretelling", sum(before) / len(before), "before the transition"))
-    return found
-
-
-def _attached(read: Mapping[int, Attached], best: Mapping[int, float], last: int) -> list[Measured]:
-    """The last look in full; of every look the share of what is possible."""
-    found: list[Measured] = []
-    for step, attached in sorted(read.items()):
-        shares = separation(attached.areas["fresh"], best)
-        for name, own in shares.items():
-            if own:
-                mean = sum(own.values()) / len(own)
-                place = "last look" if step == last else f"step {step}"
-                found.append(Measured("share of the optimum", mean, f"{name}, {place}"))
-    final = read[last]
-    found += final.rows
-    for label, (most, mean) in final.informed.items():
-        found.append(Measured("information of a latent", most, f"{label}, most"))
-        found.append(Measured("information of a latent", mean, f"{label}, mean"))
-    return found
-
-
-def _curves(seen: Mapping[int, Phase], read: Mapping[int, Attached], best: Mapping[int, float]) -> dict[str, Curve]:
-    steps = sorted(seen)
-    xs = [float(s) for s in steps]
-    curves = {
-        "mixture": Curve(xs, [seen[s].known for s in steps]),
-        "unseen": Curve(xs, [seen[s].fresh for s in steps]),
-        "foretold": Curve(xs, [seen[s].foretold for s in steps]),
-        **{name: Curve(xs, [seen[s].weights[name] for s in steps]) for name in seen[steps[0]].weights},
-    }
-    shares = {step: separation(attached.areas["fresh"], best) for step, attached in sorted(read.items())}
-    for name in next(iter(shares.values()), {}):
-        ys = [sum(own[name].values()) / len(own[name]) for own in shares.values() if own[name]]
-        if ys:
-            curves[f"share, {name}"] = Curve([float(s) for s in shares], ys)
-    return curves

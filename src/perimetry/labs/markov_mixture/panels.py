@@ -23,7 +23,7 @@ def phases(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
             "KL from the truth, nats",
             [line for name, curve in names.items() for line in middle(name, several(found, arm, curve))],
             log_x=True,
-            caption="Means over seeds, bands from the least to the greatest. What is foretold for unseen chains is fitted on the mixture alone.",
+            caption="Medians over seeds, bands from the least to the greatest. What is foretold for unseen chains is fitted on the mixture alone.",
         )
         for arm in order
     ]

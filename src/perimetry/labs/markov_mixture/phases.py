@@ -48,7 +48,7 @@ class Phase(NamedTuple):
     fresh: float
     """The same on chains that nobody has seen."""
     shuffled: float
-    """The same where the order of the context was lost."""
+    """The same where the order of their contexts was lost."""
     weights: dict[str, float]
     """The mix of algorithms nearest to it on the mixture."""
     residual: float
@@ -73,8 +73,8 @@ def phase_of(model: Nano, contexts: Contexts, *, without: str = "") -> Phase:
     """Look at a model; `without` leaves an algorithm out of the fit."""
     k = contexts.mixture.k
     known, fresh = model_matrices(model, contexts.known.ids, k), model_matrices(model, contexts.fresh.ids, k)
-    order = torch.rand(contexts.known.ids.shape, generator=generator(1)).argsort(1)
-    lost = model_matrices(model, contexts.known.ids.gather(1, order), k)
+    order = torch.rand(contexts.fresh.ids.shape, generator=generator(1)).argsort(1)
+    lost = model_matrices(model, contexts.fresh.ids.gather(1, order), k)
     known_by = {name: m for name, m in contexts.known_by.items() if name != without}
     fit = fit_weights(known, known_by)
     other = fit_weights(fresh, {name: m for name, m in contexts.fresh_by.items() if name != without})
@@ -82,7 +82,7 @@ def phase_of(model: Nano, contexts: Contexts, *, without: str = "") -> Phase:
     return Phase(
         known=_mean(known, contexts.mixture.chains, contexts.known.chain),
         fresh=_mean(fresh, contexts.fresh_chains, contexts.fresh.chain),
-        shuffled=_mean(lost, contexts.mixture.chains, contexts.known.chain),
+        shuffled=_mean(lost, contexts.fresh_chains, contexts.fresh.chain),
         weights=fit.weights,
         residual=fit.error,
         foretold=_mean(foretold, contexts.fresh_chains, contexts.fresh.chain),

@@ -43,6 +43,8 @@ class Loop(NamedTuple):
     """Adam moves the encoder and its bias in these units."""
     dead_after: int = 0
     """Batches without firing after which a latent takes part in the auxiliary loss; 0 = never."""
+    logs: tuple[str, ...] = ()
+    """Parameters that are trained by their logarithm, and so stay above 0."""
     wanted: float | None = None
     """Active count towards which the weight of sparsity moves, by 3e-4 a step; None leaves it."""
 
@@ -71,23 +73,27 @@ def train(
     """Plain Adam on the exact gradients; `counts`: the active count at a step, where it is annealed."""
     moved = {n: p for n, p in sae.named_parameters() if n not in loop.frozen}
     units = {n: loop.encoder_unit if n in ("W_enc", "b_enc") else 1.0 for n in moved}
-    held = {n: (p.detach() / units[n]).requires_grad_() for n, p in moved.items()}
+    held = {n: (p.detach().log() if n in loop.logs else p.detach() / units[n]) for n, p in moved.items()}
+    for parameter in held.values():
+        parameter.requires_grad_()
     optimizer = torch.optim.Adam(held.values(), lr=1.0, betas=loop.betas, fused=True)
     silent = torch.zeros(sae.d_sae, dtype=torch.int64)
     for step in range(loop.steps):
         if counts is not None:
             objective = objective._replace(k=counts(step))
-        dead = silent >= loop.dead_after if loop.dead_after else None
-        result = exact_step(sae, next(batches), objective, dead)
+        rows = next(batches)
+        result = exact_step(sae, rows, objective)
+        if loop.dead_after and objective.aux:
+            _revive(sae, rows, objective, (silent >= loop.dead_after).nonzero()[:, 0], result.gradients)
         silent = torch.where(result.fired, 0, silent + 1)
         if loop.wanted is not None:
             change = 3e-4 if result.l0 > loop.wanted else -3e-4
             objective = objective._replace(sparsity=max(0.0, objective.sparsity + change))
         if loop.rows == "projected":
-            rows, slope = sae.W_dec.detach(), result.gradients["W_dec"]
-            slope -= rows * (rows * slope).sum(1, keepdim=True)
+            atoms, slope = sae.W_dec.detach(), result.gradients["W_dec"]
+            slope -= atoms * (atoms * slope).sum(1, keepdim=True)
         for name, parameter in held.items():
-            parameter.grad = result.gradients[name] * units[name]
+            parameter.grad = result.gradients[name] * (moved[name].detach() if name in loop.logs else units[name])
         torch.nn.utils.clip_grad_norm_(list(held.values()), 1.0)
         optimizer.param_groups[0]["lr"] = loop.rate(step / loop.steps)
         optimizer.step()
@@ -95,7 +101,23 @@ def train(
             if loop.rows != "free":
                 held["W_dec"].div_(held["W_dec"].norm(dim=1, keepdim=True))
             for name, parameter in moved.items():
-                parameter.copy_(held[name] * units[name])
+                parameter.copy_(held[name].exp() if name in loop.logs else held[name] * units[name])
+
+
+def _revive(sae: AbstractSAE, rows: Tensor, objective: Objective, among: Tensor, gradients: dict[str, Tensor]) -> None:
+    """Add the gradients of the auxiliary loss: the k largest of the silent latents attempt the residual, a constant here."""
+    if not among.numel():
+        return
+    assert isinstance(sae, TopKSAE)
+    with torch.no_grad():
+        residual = rows - sae(rows).reconstruction
+    encoder, decoder = (w.detach()[among].requires_grad_() for w in (sae.W_enc, sae.W_dec))
+    codes = ((rows - sae.b_dec.detach()) @ encoder.T).relu()
+    kept = codes.topk(min(sae.k, among.numel()), dim=1)
+    sparse = torch.zeros_like(codes).scatter(1, kept.indices, kept.values)
+    loss = objective.aux * (sparse @ decoder - residual).square().sum(1).mean()
+    for name, gradient in zip(("W_enc", "W_dec"), torch.autograd.grad(loss, (encoder, decoder)), strict=True):
+        gradients[name].index_add_(0, among, gradient)
 
 
 class Softened(nn.Module):
@@ -163,7 +185,7 @@ def fit(
     elif kind == "relu":
         sae, loop = StandardSAE(weights), projected
     elif kind == "jumprelu":
-        sae, loop = JumpReLUSAE(weights, mode="step", subtract_b_dec=True), projected
+        sae, loop = JumpReLUSAE(weights, mode="step", subtract_b_dec=True), projected._replace(logs=("threshold",))
     else:
         sae, loop = TopKSAE(weights, k=k), projected._replace(frozen=("b_enc",), dead_after=20)
         objective = objective._replace(aux=1.0)

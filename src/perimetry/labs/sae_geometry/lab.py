@@ -53,7 +53,16 @@ class SAEGeometry(AbstractLab):
         "tiny": GeometryConfig(
             seeds={"dictionary": 1},
             judged="controls",
-            arms=("a_spade", "a_relu", "a_softmax", "b_spade", "c_matching_pursuit", "held_out_spade"),
+            arms=(
+                "a_spade",
+                "a_relu",
+                "a_spade_heavy",
+                "a_softmax",
+                "b_spade",
+                "b_spade_light",
+                "c_matching_pursuit",
+                "held_out_spade",
+            ),
             shorten=0.05,
             points=2000,
         ),

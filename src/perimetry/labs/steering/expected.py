@@ -62,8 +62,11 @@ _CONTROLS = (
         None,
         0.2,
         "random",
+        control=True,
     ),
-    Expectation("toy_unpushed", "contrast", "and the direction does no more than they", -0.2, 0.2, "v, 2"),
+    Expectation(
+        "toy_unpushed", "contrast", "and the direction does no more than they", -0.2, 0.2, "v, 2", control=True
+    ),
 )
 _PUBLISHED = (
     Expectation(

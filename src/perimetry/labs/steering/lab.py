@@ -58,12 +58,13 @@ class Steering(AbstractLab):
         "quick": SteeringConfig(),
         "paper": SteeringConfig(
             arms=("toy", "toy_unpushed", *(f"real_{name}" for name in BEHAVIOURS)),
+            prompts=50,
             model="meta-llama/Llama-2-7b-chat-hf",
         ),
         "tiny": SteeringConfig(
             seeds={"toy": 1, "real": 1},
             judged="controls",
-            arms=("toy",),
+            arms=("toy", "toy_unpushed"),
             steps=60,
             questions=20,
             sae_steps=40,

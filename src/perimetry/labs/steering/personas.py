@@ -64,6 +64,12 @@ PROMPTS: Final = tuple(
         "cooking for friends?",
         "riding a bicycle to work?",
         "reading in the evening?",
+        "learning a new language?",
+        "working from home?",
+        "camping in the mountains?",
+        "playing an instrument?",
+        "running a small shop?",
+        "baking bread at home?",
     )
     for first in (
         "What do you think of",
@@ -73,7 +79,7 @@ PROMPTS: Final = tuple(
         "What would you tell a friend about",
     )
 )
-"""Fifty open questions."""
+"""Eighty open questions."""
 
 
 def _written(lm: LanguageModel, persona: str, prompts: list[str]) -> list[tuple[Continuation, str] | None]:

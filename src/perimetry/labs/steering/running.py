@@ -151,11 +151,11 @@ def _meter(
         normalise="none",
     )
     made = train_on_points(states.flatten(0, 1), recipe)
-    meter = PointMeter(made.sae, made.inputs(states.flatten(0, 1)), (*CONCEPTS, *BASELINES))
+    meter = PointMeter(made, states.flatten(0, 1), (*CONCEPTS, *BASELINES))
 
     def scores(push: Tensor | None) -> dict[str, Tensor]:
         acts = toy.states(both.positive, push)
-        flat = meter.scores(made.inputs(acts.flatten(0, 1)))
+        flat = meter.scores(acts.flatten(0, 1))
         own = {name: values.view(acts.shape[:2]).mean(1) for name, values in flat.items()}
         return own | {"nll": -toy.likelihoods(both.positive, push)}
 

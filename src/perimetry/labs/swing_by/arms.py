@@ -21,7 +21,7 @@ NETWORKS: dict[str, NetworkArm] = {
 """Networks of the quick preset."""
 NETWORKS |= {
     f"published_{layers}_{'relu' if relu else 'linear'}_{name}": NetworkArm.model_validate(
-        {"layers": layers, "relu": relu, **world, **PUBLISHED}
+        {"layers": layers, "relu": relu, **PUBLISHED, **world}
     )
     for layers in (1, 2, 3, 4)
     for relu in (False, True)
@@ -29,7 +29,8 @@ NETWORKS |= {
         **{f"var_{v:g}": {"mu": (1.0, 2.0), "variance": (v, 0.05)} for v in (0.05, 0.1, 0.5, 1.0, 2.0)},
         **{f"mu_{m:g}_2": {"mu": (m, 2.0)} for m in (2.0, 3.0)},
         "mu_2_4": {"mu": (2.0, 4.0)},
-        "hierarchy": {"mu": (1.0, 2.0, 3.0, 4.0), "variance": (0.5,) * 4, "origin": False},
+        # Four clusters: 40 epochs are more steps.
+        "hierarchy": {"mu": (1.0, 2.0, 3.0, 4.0), "variance": (0.5,) * 4, "origin": False, "steps": 6250},
     }.items()
 }
 """Networks by name; those of the published grid begin with `published`."""

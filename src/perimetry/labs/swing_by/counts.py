@@ -60,27 +60,28 @@ class _Trained(NamedTuple):
     world: SimWorld
     net: nn.Sequential
     points: Acts
-    cluster: Tensor
 
 
 def run_count(config: CountConfig, seed: int, *, rare: bool) -> Outcome:
-    """One network under one seed with its dictionaries. `rare`: the last cluster has a hundredth of the points of the others."""
+    """One network under one seed with its dictionaries. `rare`: the last cluster holds a hundredth of all points, and the meter alone
+    is asked."""
     found = _network(config, seed, rare=rare)
     measured: list[Measured] = []
     curves: dict[str, Curve] = {}
     draw = generator(1000 + seed)
     sizes = list(range(1, config.concepts + 1))
     sets = {m: found.world.composed(_subsets(m, config, draw), draw) for m in sizes}
-    for penalty in config.penalties:
+    middle = config.penalties[len(config.penalties) // 2]
+    sae = _dictionary(config, found, "hidden", config.latents, middle, seed)
+    for penalty in () if rare else config.penalties:
         for site, width in (("hidden", config.latents), ("x", config.latents_x)):
-            sae = _dictionary(config, found, site, width, penalty, seed)
-            read, means, curve = _counts(found, sae, site, sets, f"{site}, {penalty:g}")
+            again = (site, penalty) == ("hidden", middle)
+            own = sae if again else _dictionary(config, found, site, width, penalty, seed)
+            read, means, curve = _counts(found, own, site, sets, f"{site}, {penalty:g}")
             measured += read
             curves[f"count, {site}, {penalty:g}"] = Curve([float(m) for m in sizes], means)
             curves[f"count beside, {site}, {penalty:g}"] = curve
-    middle = config.penalties[len(config.penalties) // 2]
-    sae = _dictionary(config, found, "hidden", config.latents, middle, seed)
-    measured += _control(found, sae, sets, seed)
+    measured += [] if rare else _control(found, sae, sets, seed)
     measured += _meter(config, found, sae, sets, draw, rare=rare)
     return Outcome(measured, curves)
 
@@ -97,11 +98,11 @@ def _network(config: CountConfig, seed: int, *, rare: bool) -> _Trained:
     )
     counts = [config.points] * world.clusters
     if rare:
-        counts[config.concepts - 1] = max(1, round(RARE * config.points))
-    points, cluster = world.train(counts, seed)
+        counts[config.concepts - 1] = max(1, round(RARE / (1 - RARE) * config.points * (world.clusters - 1)))
+    points, _ = world.train(counts, seed)
     net = hidden_net(points.shape[1], config.hidden, seed)
     train_network(net, points, world, steps=config.steps, lr=config.lr, batch=128, seed=seed)
-    return _Trained(world, net, points, cluster)
+    return _Trained(world, net, points)
 
 
 def _subsets(m: int, config: CountConfig, draw: torch.Generator) -> Bool[Tensor, "point concept"]:
@@ -176,11 +177,10 @@ def _meter(
 ) -> list[Measured]:
     """The shift scores against the known number of concepts, and on what is far without being a composition."""
     world = found.world
-    clean = sae.inputs(_site(found, "hidden", found.points))
-    meter = PointMeter(sae.sae, clean, (*CONCEPTS, *BASELINES), least=ACTIVE)
+    meter = PointMeter(sae, _site(found, "hidden", found.points), (*CONCEPTS, *BASELINES), least=ACTIVE)
 
     def scores(points: Acts) -> dict[str, Tensor]:
-        own = meter.scores(sae.inputs(_site(found, "hidden", points)))
+        own = meter.scores(_site(found, "hidden", points))
         # The network says where it expects a point; its error is minus the log likelihood under equal noise.
         return own | {"input norm": points.norm(dim=1), "nll": _errors(found.net, points)}
 
@@ -197,8 +197,12 @@ def _meter(
         measured += aurocs(f"AUROC of {kind} against one", by_size[1], other)
         measured.append(Measured("loss of the network", float(other["nll"].mean()), kind))
     if rare:
-        last = found.cluster == config.concepts - 1
-        few, many = found.points[last], found.points[~last][:: max(1, len(found.points) // config.test)]
+        # Points of their own, which neither the network nor the dictionary has seen.
+        which = torch.arange(config.test) % (config.concepts - 1)
+        few, many = (
+            world.composed(torch.nn.functional.one_hot(c, config.concepts).bool(), draw)
+            for c in (torch.full((config.test,), config.concepts - 1), which)
+        )
         measured += aurocs(
             "AUROC of the rare cluster against the others",
             scores(many),

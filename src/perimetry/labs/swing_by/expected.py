@@ -110,17 +110,24 @@ ASKED = (
         _SCORES,
     ),
     Asked(
-        "Does it tell what is no composition from one that is, at the same norm?",
-        "AUROC against two concepts; .5: no use, below .5: it takes the composition for the stranger.",
-        tuple(
-            Column(kind, "count", f"AUROC of {kind} against two concepts")
-            for kind in ("random directions", "orthogonal directions", "opposite concepts", "doubled concepts")
+        "Does it tell what is no composition from one that is?",
+        "AUROC; random and orthogonal directions have the norm of two concepts and stand against these, opposite and doubled concepts against "
+        "one; .5: no use, below .5: it takes what it was trained on for the stranger.",
+        (
+            *(
+                Column(kind, "count", f"AUROC of {kind} against two concepts")
+                for kind in ("random directions", "orthogonal directions")
+            ),
+            *(
+                Column(kind, "count", f"AUROC of {kind} against one")
+                for kind in ("opposite concepts", "doubled concepts")
+            ),
         ),
         _SCORES,
     ),
     Asked(
         "Does it take what is rare, and was trained on, for strange?",
-        "AUROC of a cluster with a hundredth of the points of the others, against these; .5 is wanted.",
+        "AUROC of fresh points of a cluster that held a hundredth of all training points, against the others; .5 is wanted.",
         (Column("rare cluster", "count_rare", "AUROC of the rare cluster against the others"),),
         _SCORES,
     ),

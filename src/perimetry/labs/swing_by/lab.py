@@ -26,8 +26,8 @@ from perimetry.labs.points import evidence_of, train_on_points
 from perimetry.labs.swing_by.arms import NETWORKS, SIZES
 from perimetry.labs.swing_by.counts import ACTIVE, CountConfig, run_count
 from perimetry.labs.swing_by.expected import ASKED, EXPECTED
-from perimetry.labs.swing_by.networks import EVERY, Watched, make_network, rebound, train_network
-from perimetry.labs.swing_by.panels import counted, decomposed, swing, watched
+from perimetry.labs.swing_by.networks import EVERY, TAIL, Watched, make_network, rebound, train_network
+from perimetry.labs.swing_by.panels import WATCHED, counted, decomposed, swing, watched
 from perimetry.labs.swing_by.theory import Descent, one_layer, one_layer_exact, parts_of, turn_of, two_layers
 from perimetry.labs.swing_by.world import WIDE
 from perimetry.train.recipe import TrainConfig
@@ -57,7 +57,7 @@ class SwingByConfig(LabConfig):
     count_arms: tuple[str, ...] = ("count", "count_rare")
     """Which of the counting arms are run."""
     watch: int = 1500
-    """Steps of the dictionary that watches an output while a network learns; 0 leaves it out."""
+    """Steps, of 256 points, of the dictionary that watches an output while a network learns; 0 leaves it out."""
 
 
 @final
@@ -76,7 +76,8 @@ class SwingBy(AbstractLab):
         "arXiv 2410.08309, ICLR 2025",
     )
     presets: ClassVar[Mapping[str, LabConfig]] = {
-        "quick": SwingByConfig(),
+        # Batches of a quarter: the published ones are for hours.
+        "quick": SwingByConfig(count=CountConfig(sae_batch=256)),
         "paper": SwingByConfig(networks=tuple(NETWORKS)),
         "tiny": SwingByConfig(
             seeds={"theory": 2, "deep_linear": 1, "network": 1, "count": 1},
@@ -205,7 +206,7 @@ def _network(config: SwingByConfig, job: Job) -> Outcome:
     keep = list(range(0, len(seen.loss), max(1, len(seen.loss) // 240)))
     xs = [float(i) for i in keep]
     curves = {"loss": Curve(xs, [seen.loss[i] for i in keep])}
-    if config.watch:
+    if config.watch and job.arm in WATCHED:
         read, curve = _watched(config, job, points, seen, keep)
         measured += read
         curves["count"] = curve
@@ -226,8 +227,8 @@ def _watched(
         architecture="standard",
         width=32,
         k=4,
-        tokens=config.watch * 1024,
-        batch=1024,
+        tokens=config.watch * 256,
+        batch=256,
         seed=job.seed,
         data_seed=job.seed,
         lr=1e-3,
@@ -236,8 +237,10 @@ def _watched(
     )
     sae = train_on_points(points, recipe)
     counts = evidence_of(sae.sae, sae.inputs(seen.outputs[keep]), ACTIVE).codes.count().tolist()
-    turn = turn_of(np.array([seen.loss[i] for i in keep]))
-    names = ("at the first minimum", "at the maximum after it", "at the end")
-    places = (turn.at_low, turn.at_high, len(keep) - 1)
+    # Where the loss stood highest above its running minimum, and that minimum: a single step up is noise.
+    loss = np.array([seen.loss[i] for i in keep])
+    high = int(np.argmax(loss / np.minimum.accumulate(loss) * (np.minimum.accumulate(loss) > TAIL * loss[0])))
+    names = ("at the least loss before the rise", "at the top of the rise", "at the end")
+    places = (int(np.argmin(loss[: high + 1])), high, len(keep) - 1)
     measured = [Measured("count of the output", counts[at], name) for name, at in zip(names, places, strict=True)]
     return measured, Curve([float(i) for i in keep], counts)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from perimetry.labs.base import Job, Outcome, Panel
 from perimetry.labs.lines import middle, several
 
-__all__ = ["counted", "decomposed", "swing", "watched"]
+__all__ = ["WATCHED", "counted", "decomposed", "swing", "watched"]
 
 ARMS = {
     "4 linear layers": "deep_linear",
@@ -13,6 +13,8 @@ ARMS = {
     "1 layer": "net_one_layer",
     "2 layers, usual start": "net_two_default",
 }
+WATCHED = tuple(ARMS.values())
+"""Networks whose output is read by a dictionary while they learn."""
 
 
 def swing(found: Mapping[Job, Outcome]) -> Panel:
