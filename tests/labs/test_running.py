@@ -1,5 +1,8 @@
 """Jobs in processes, figures, and what a lab prints."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,36 @@ def test_numbers_do_not_depend_on_how_many_processes_there_are(tmp_path: Path) -
     spread = run_lab(LAB, SMALL, tmp_path / "spread", workers=2, say=said.append)
     assert spread["rows"] == alone["rows"]
     assert [line.split()[0] for line in said] == [f"{i}/5" for i in range(1, 6)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are read from /proc")
+def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    """The processes that jobs are spread over end with the one that made them, even where that gets no word in."""
+    script = (
+        "from pathlib import Path; from perimetry.labs import LABS; from perimetry.labs.running import run_lab\n"
+        f"if __name__ == '__main__': run_lab(LABS['swing-by'], LABS['swing-by'].presets['quick'], Path({str(tmp_path)!r}), workers=2)"
+    )
+    file = tmp_path / "run.py"
+    file.write_text(script)
+    parent = subprocess.Popen([sys.executable, str(file)])
+    children: list[int] = []
+    try:
+        end = time.monotonic() + 120
+        while len(children) < 2 and time.monotonic() < end:
+            time.sleep(0.2)
+            children = _children(parent.pid)
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:

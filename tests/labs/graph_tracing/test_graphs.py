@@ -110,3 +110,13 @@ def test_a_silenced_head_writes_nothing_and_patterns_sum_to_one() -> None:
 def test_words_must_be_one_token(tiny_lm: LanguageModel) -> None:
     with pytest.raises(TooFewSamples, match="are one token"):
         usable_words(tiny_lm, 31)
+
+
+def test_what_is_no_neighbour_is_not_taken_off_the_valid_share() -> None:
+    """After a jump the node before is no neighbour; its chance then is among the others only."""
+    graph = ring(6)
+    walk = torch.tensor([[0, 3, 4, 5]])
+    chances = torch.zeros(1, 4, 6, dtype=torch.float64)
+    chances[0, 1] = torch.tensor([0.5, 0.0, 0.25, 0.0, 0.25, 0.0])
+    found = following(chances, chances.sum(2), graph, walk)
+    assert float(found.forward[0, 1]) == pytest.approx(1.0), "all but the node before are neighbours of 3"

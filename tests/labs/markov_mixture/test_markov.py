@@ -16,8 +16,10 @@ from perimetry.labs.markov_mixture.algorithms import (
 )
 from perimetry.labs.markov_mixture.attachment import mutual_information, separation
 from perimetry.labs.markov_mixture.optimal import log_fresh, log_known, log_near
+from perimetry.labs.markov_mixture.phases import contexts_of, phase_of, resampled, retrieves
 from perimetry.labs.markov_mixture.training import MarkovArm, train_states
 from perimetry.labs.markov_mixture.world import Mixture, fresh_chains, published_chains
+from perimetry.labs.nano import Nano
 from perimetry.runtime import generator
 
 
@@ -118,3 +120,53 @@ def test_training_lowers_the_loss_and_stops_where_it_is_told() -> None:
     seen = [(step, float(model.loss(ids).detach())) for step, model in train_states(arm, mixture, 0, [10, 40])]
     assert [step for step, _ in seen] == [10, 40]
     assert before > seen[0][1] > seen[1][1]
+
+
+class Exact(Nano):
+    """Answers as inference of the steps does: what a model of many chains comes to do."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        counts = counts_of(ids, 5) + 1
+        rows = counts[torch.arange(len(ids)), ids[:, -1]]
+        return (rows / rows.sum(1, keepdim=True)).log()[:, None]
+
+
+def test_who_infers_steps_loses_them_with_the_order() -> None:
+    """Negative controls of the mix: without order nearer to Uni-Inf, and not foretold by a mix that may not infer steps."""
+    contexts = contexts_of(Mixture(512, 5, 0), 60, 100, 0)
+    model = Exact()
+    phase = phase_of(model, contexts)
+    lines = {
+        name: float(matrix_kl(contexts.fresh_by[name], contexts.fresh_chains, contexts.fresh.chain).mean())
+        for name in ("Bi-Inf", "Uni-Inf")
+    }
+    assert phase.fresh == pytest.approx(lines["Bi-Inf"], rel=1e-6)
+    assert phase.weights["Bi-Inf"] == pytest.approx(1.0, abs=1e-6)
+    assert abs(phase.foretold - phase.fresh) < 1e-6
+    assert abs(phase.shuffled - lines["Uni-Inf"]) < abs(phase.shuffled - lines["Bi-Inf"])
+    without = phase_of(model, contexts, without="Bi-Inf")
+    assert abs(without.foretold - phase.fresh) > 0.15
+    ends = resampled(model, contexts, 0)
+    assert ends["Bi-Inf"] == pytest.approx((1.0, 1.0), abs=1e-6)
+    assert 0.3 < float(retrieves(model, contexts, 0).mean()) < 0.7
+
+
+class Retrieving(Nano):
+    """Answers with the chain of a mixture that is likeliest to have made the context."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        torch.nn.Module.__init__(self)
+        self.mixture = mixture
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        best = log_likelihoods(self.mixture.chains, ids).argmax(1)
+        return self.mixture.chains.transitions[best, ids[:, -1]].log()[:, None]
+
+
+def test_who_retrieves_is_nearer_to_the_mixture() -> None:
+    mixture = Mixture(4, 5, 1)
+    contexts = contexts_of(mixture, 40, 100, 1)
+    assert float(retrieves(Retrieving(mixture), contexts, 0).mean()) == 1.0

@@ -3,10 +3,14 @@
 import pytest
 import torch
 
-from perimetry.labs.sae_geometry.fitting import Softened, cosine
+from perimetry.labs.sae_geometry.fitting import Softened, cosine, fit, revive
 from perimetry.labs.sae_geometry.seen import geometry, recovery
 from perimetry.labs.sae_geometry.worlds import EPSILONS, INNER, rotated, world_a, world_b, world_c
 from perimetry.runtime import generator
+from perimetry.sae.affine import Weights
+from perimetry.sae.jumprelu import JumpReLUSAE
+from perimetry.sae.steps.base import Objective
+from perimetry.sae.topk import TopKSAE
 
 
 def test_worlds_are_centred_and_scaled() -> None:
@@ -61,3 +65,28 @@ def test_a_softmax_silences_nobody() -> None:
     found = geometry(Softened(16, 2, 0), world_a(), 600)
     assert float(found.l0.mean()) == pytest.approx(16, abs=0.5)
     assert cosine(0.0) > cosine(0.5) > cosine(1.0)
+
+
+def test_thresholds_stay_above_zero() -> None:
+    sae = fit("jumprelu", world_a().batches(0), width=16, d_model=2, gamma=0.1, k=1, steps=40, seed=0)
+    assert isinstance(sae, JumpReLUSAE)
+    assert float(sae.threshold.min()) > 0
+    assert float((sae.threshold - 1e-3).abs().max()) > 1e-6, "it is trained"
+
+
+def test_silent_latents_attempt_the_residual() -> None:
+    """Without the auxiliary loss they would not move at all."""
+    weights = Weights(
+        torch.randn(6, 2, generator=generator(0)), torch.eye(2).repeat(3, 1), torch.zeros(6), torch.zeros(2)
+    )
+    weights.W_enc[3] = 1e-3
+    sae = TopKSAE(weights, k=1)
+    rows = torch.rand(32, 2, generator=generator(1)) + 1
+    gradients = {name: torch.zeros_like(value) for name, value in sae.named_parameters()}
+    revive(sae, rows, Objective(aux=1.0), torch.tensor([3]), gradients)
+    left = rows - sae(rows).reconstruction
+    codes = (rows @ weights.W_enc[3]).relu()
+    wanted = (codes[:, None] * 2 * (codes[:, None] * weights.W_dec[3] - left)).mean(0)
+    torch.testing.assert_close(gradients["W_dec"][3], wanted.detach(), rtol=1e-4, atol=1e-7)
+    assert not gradients["W_dec"][[0, 1, 2, 4, 5]].any()
+    assert gradients["W_enc"][3].any()

@@ -19,13 +19,16 @@ SMALL = CountConfig(
 def test_every_score_and_dial_is_reported() -> None:
     found = run_count(SMALL, 0, rare=True)
     ordered = {m.case for m in found.measured if m.metric == "order of the number of concepts"}
-    assert {"l0", "l0_excess", "energy", "norm", "mahalanobis", "knn", "input norm"} <= ordered
+    assert {"l0", "l0_excess", "energy", "norm", "mahalanobis", "knn", "input norm", "nll"} <= ordered
     kinds = {m.metric for m in found.measured if m.metric.startswith("AUROC of") and m.metric.endswith("two concepts")}
     assert {k.removeprefix("AUROC of ").removesuffix(" against two concepts") for k in kinds} == {
         *("random directions", "orthogonal directions", "opposite concepts", "doubled concepts")
     }
     assert any(m.metric == "AUROC of the rare cluster against the others" for m in found.measured)
-    assert found.value("slope of count", "x, 0.05") != 0
+    assert not any(m.metric == "slope of count" for m in found.measured), "the meter alone is asked"
+    whole = run_count(SMALL, 0, rare=False)
+    assert whole.value("slope of count", "x, 0.05") != 0
+    assert whole.value("slope of count", "hidden, 0.05") != 0
     assert all(m.low is None or m.low <= m.value <= (m.high or 0) for m in found.measured)
 
 

@@ -26,7 +26,8 @@ def test_a_lone_diagonal_grows_as_the_theory_says() -> None:
 def test_one_layer_is_solved_and_never_swings() -> None:
     found = one_layer(MU, A, np.random.default_rng(1), steps=3000, eta=0.001)
     for w, step in zip(found.weights[::50], found.kept[::50], strict=True):
-        np.testing.assert_allclose(w @ MU, one_layer_exact(found.weights[0], MU, A, 0.001 * step), atol=2e-3)
+        np.testing.assert_allclose(w @ MU, one_layer_exact(found.weights[0], MU, np.exp(-A * 0.001 * step)), atol=2e-3)
+        np.testing.assert_allclose(w @ MU, one_layer_exact(found.weights[0], MU, (1 - 0.001 * A) ** step), atol=1e-9)
     assert turn_of(found.loss).rebound == 1.0
 
 

@@ -19,7 +19,7 @@ from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.dispatch import exact_step
 from perimetry.sae.topk import TopKSAE
 
-__all__ = ["Fitted", "Kind", "Loop", "Softened", "cosine", "fit", "rise_and_fall", "train"]
+__all__ = ["Fitted", "Kind", "Loop", "Softened", "cosine", "fit", "revive", "rise_and_fall", "train"]
 
 Kind = Literal["spade", "sparsemax", "softmax", "relu", "jumprelu", "topk"]
 Fitted = AbstractSAE | nn.Module
@@ -84,7 +84,7 @@ def train(
         rows = next(batches)
         result = exact_step(sae, rows, objective)
         if loop.dead_after and objective.aux:
-            _revive(sae, rows, objective, (silent >= loop.dead_after).nonzero()[:, 0], result.gradients)
+            revive(sae, rows, objective, (silent >= loop.dead_after).nonzero()[:, 0], result.gradients)
         silent = torch.where(result.fired, 0, silent + 1)
         if loop.wanted is not None:
             change = 3e-4 if result.l0 > loop.wanted else -3e-4
@@ -104,7 +104,7 @@ def train(
                 parameter.copy_(held[name].exp() if name in loop.logs else held[name] * units[name])
 
 
-def _revive(sae: AbstractSAE, rows: Tensor, objective: Objective, among: Tensor, gradients: dict[str, Tensor]) -> None:
+def revive(sae: AbstractSAE, rows: Tensor, objective: Objective, among: Tensor, gradients: dict[str, Tensor]) -> None:
     """Add the gradients of the auxiliary loss: the k largest of the silent latents attempt the residual, a constant here."""
     if not among.numel():
         return

@@ -31,8 +31,8 @@ _THEORY = tuple(
         Expectation(
             f"one_layer_{name}",
             "distance from the exact solution",
-            "one layer follows the exact solution",
-            most=0.02,
+            "one layer follows the exact solution of its steps",
+            most=1e-9,
             control=True,
         ),
     )

@@ -175,9 +175,9 @@ def _moved(found: Descent, a: np.ndarray, xs: list[float]) -> dict[str, Curve]:
 
 
 def _distance(found: Descent, mu: np.ndarray, a: np.ndarray) -> float:
-    """Largest distance of the output at the test point from what gradient flow gives in closed form."""
+    """Largest distance of the output at the test point from what that many steps give in closed form."""
     outputs = [
-        np.abs(w @ mu - one_layer_exact(found.weights[0], mu, a, 0.005 * step)).max()
+        np.abs(w @ mu - one_layer_exact(found.weights[0], mu, (1 - 0.005 * a) ** step)).max()
         for w, step in zip(found.weights, found.kept, strict=True)
     ]
     return float(max(outputs))

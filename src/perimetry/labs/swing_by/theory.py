@@ -91,9 +91,12 @@ def two_layers(
     return _descend(draw.uniform(0, 0.1, (len(mu), len(mu))), mu, a, steps, eta, mirrored=True)
 
 
-def one_layer_exact(start: Square, z: PerConcept, a: PerConcept, time: float) -> PerConcept:
-    """Output of one layer at input z after gradient flow for `time`: (1 - e^(-a_k t)) z_k + sum_i e^(-a_i t) w_ki(0) z_i."""
-    return (1 - np.exp(-a * time)) * z + start @ (np.exp(-a * time) * z)
+def one_layer_exact(start: Square, z: PerConcept, left: PerConcept) -> PerConcept:
+    """Output of one layer at input z: (1 - left_k) z_k + sum_i left_i w_ki(0) z_i.
+
+    `left`: what of each concept is not learned yet: e^(-a t) under gradient flow for a time t, (1 - eta a)^n after n steps.
+    """
+    return (1 - left) * z + start @ (left * z)
 
 
 def parts_of(w: Square, a: PerConcept) -> Parts:
