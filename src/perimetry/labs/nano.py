@@ -63,17 +63,18 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, config.mlp * width), nn.Linear(config.mlp * width, width)
 
-    def split(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor, turn: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head."""
-        batch, seq, _ = x.shape
-        q, k, v = self.qkv(self.norm_1(x)).view(batch, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        batch, seq, width = x.shape
+        both, v = self.qkv(self.norm_1(x)).split((2 * width, width), -1)
         if turn is not None:
-            q, k = _turned(q, turn), _turned(k, turn)
-        return q, k, v
+            both = _turned(both, turn)
+        q, k = both.view(batch, seq, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v.view(batch, seq, self.heads, -1).transpose(1, 2)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor] | None, off: Collection[int] = ()) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor | None, off: Collection[int] = (), sees: Tensor | None = None) -> Tensor:
         q, k, v = self.split(x, turn)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=sees, is_causal=sees is None)
         if off:
             keep = torch.ones(self.heads, 1, 1)
             keep[list(off)] = 0
@@ -82,11 +83,9 @@ class _Block(nn.Module):
         return x + self.down(functional.gelu(self.up(self.norm_2(x))))
 
 
-def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions (Su et al. 2021), halves against each other."""
-    one, two = x.chunk(2, -1)
-    cos, sin = turn
-    return torch.cat([one * cos - two * sin, one * sin + two * cos], -1)
+def _turned(both: Tensor, turn: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021), neighbours against each other, as complex numbers: one pass, which is what is fast."""
+    return torch.view_as_real(torch.view_as_complex(both.unflatten(-1, (-1, 2))) * turn).flatten(-2)
 
 
 @final
@@ -118,10 +117,11 @@ class Nano(nn.Module):
             self.unembed.weight = self.embed.weight
         half = config.width // config.heads // 2
         angle = torch.arange(config.context)[:, None] * 10_000.0 ** -(torch.arange(half) / half)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
-        self.cos: Tensor
-        self.sin: Tensor
+        # Of queries and keys side by side, every head's.
+        self.register_buffer(
+            "turn", torch.polar(torch.ones_like(angle), angle).repeat(1, 2 * config.heads), persistent=False
+        )
+        self.turn: Tensor
 
     def forward(self, ids: TokenIds) -> Float[Tensor, "batch seq vocab"]:
         """Scores of the next token at each position."""
@@ -159,17 +159,27 @@ class Nano(nn.Module):
             x = block(x, turn)
         return found
 
-    def _begin(self, ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        seq = ids.shape[1]
+    @torch.no_grad()
+    def after(self, ids: TokenIds, k: int) -> Float[Tensor, "batch candidate vocab"]:
+        """Scores after a sequence and each of the first k tokens put behind it alone: one pass, in which candidates see not each other."""
+        batch, seq = ids.shape
+        places = torch.cat([torch.arange(seq), torch.full((k,), seq)])
+        sees = torch.ones(seq + k, seq + k, dtype=torch.bool).tril()
+        sees[seq:, seq:] = torch.eye(k, dtype=torch.bool)
+        x, turn = self._begin(torch.cat([ids, torch.arange(k).expand(batch, k)], 1), places)
+        for block in self.blocks:
+            x = block(x, turn, sees=sees)
+        return self.unembed(self.norm(x[:, seq:]))
+
+    def _begin(self, ids: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        seq = ids.shape[1] if places is None else int(places[-1]) + 1
         if seq > self.config.context:
             raise ConfigError(f"{seq} tokens, and the model has positions for {self.config.context}; give fewer")
+        where = torch.arange(seq, device=ids.device) if places is None else places
         x = self.embed(ids)
-        turn = None
         if self.place is not None:
-            x = x + self.place(torch.arange(seq, device=ids.device))
-        else:
-            turn = self.cos[:seq], self.sin[:seq]
-        return x, turn
+            return x + self.place(where), None
+        return x, self.turn[where]
 
     def loss(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, ""]:
         """Mean next-token loss, in nats."""

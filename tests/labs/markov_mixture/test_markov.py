@@ -19,7 +19,7 @@ from perimetry.labs.markov_mixture.optimal import log_fresh, log_known, log_near
 from perimetry.labs.markov_mixture.phases import contexts_of, phase_of, resampled, retrieves
 from perimetry.labs.markov_mixture.training import MarkovArm, train_states
 from perimetry.labs.markov_mixture.world import Mixture, fresh_chains, published_chains
-from perimetry.labs.nano import Nano
+from perimetry.labs.nano import Nano, NanoConfig
 from perimetry.runtime import generator
 
 
@@ -128,10 +128,12 @@ class Exact(Nano):
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        counts = counts_of(ids, 5) + 1
-        rows = counts[torch.arange(len(ids)), ids[:, -1]]
-        return (rows / rows.sum(1, keepdim=True)).log()[:, None]
+    def after(self, ids: torch.Tensor, k: int) -> torch.Tensor:
+        found = []
+        for s in range(k):
+            counts = counts_of(torch.cat([ids, torch.full((len(ids), 1), s)], 1), k) + 1
+            found.append((counts[:, s] / counts[:, s].sum(1, keepdim=True)).log())
+        return torch.stack(found, 1)
 
 
 def test_who_infers_steps_loses_them_with_the_order() -> None:
@@ -161,12 +163,32 @@ class Retrieving(Nano):
         torch.nn.Module.__init__(self)
         self.mixture = mixture
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        best = log_likelihoods(self.mixture.chains, ids).argmax(1)
-        return self.mixture.chains.transitions[best, ids[:, -1]].log()[:, None]
+    def after(self, ids: torch.Tensor, k: int) -> torch.Tensor:
+        return self.mixture.chains.transitions[log_likelihoods(self.mixture.chains, ids).argmax(1)].log()
 
 
 def test_who_retrieves_is_nearer_to_the_mixture() -> None:
     mixture = Mixture(4, 5, 1)
     contexts = contexts_of(mixture, 40, 100, 1)
     assert float(retrieves(Retrieving(mixture), contexts, 0).mean()) == 1.0
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_candidates_do_not_see_each_other(positions: str) -> None:
+    """One pass over all candidates says what a pass for each says."""
+    model = Nano(NanoConfig.model_validate({"vocab": 5, "context": 12, "positions": positions, "deviation": 0.5}), 0)
+    ids = torch.randint(0, 5, (3, 9), generator=generator(4))
+    one_by_one = [model(torch.cat([ids, torch.full((3, 1), s)], 1))[:, -1] for s in range(5)]
+    found = model.after(ids, 5)
+    torch.testing.assert_close(found, torch.stack(one_by_one, 1), rtol=1e-4, atol=1e-5)
+    assert float((found[:, 0] - found[:, 1]).abs().max()) > 0.1
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    """Queries and keys turned by their places: the same two tokens at the same distance attend alike, wherever they stand."""
+    model = Nano(NanoConfig(vocab=3, context=40, layers=1, deviation=0.5), 1)
+    ids = torch.zeros(1, 30, dtype=torch.long)
+    (pattern,) = model.patterns(ids)
+    ratios = pattern[0, :, 20, 15] / pattern[0, :, 20, 18], pattern[0, :, 29, 24] / pattern[0, :, 29, 27]
+    torch.testing.assert_close(ratios[0], ratios[1], rtol=1e-4, atol=1e-6)
+    assert float((ratios[0] - 1).abs().max()) > 0.05

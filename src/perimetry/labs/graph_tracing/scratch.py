@@ -97,7 +97,7 @@ def train_walker(arm: ScratchArm, seed: int, steps: int) -> Nano:
     for number, graph in enumerate(graphs):
         links[number, : graph.nodes, : graph.nodes] = graph.adjacency.float()
     model = arm.model(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     draw = generator(6700417 + seed)
     for _ in range(steps):
         ids = _batch(arm, links, draw)

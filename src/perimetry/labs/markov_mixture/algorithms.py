@@ -82,11 +82,9 @@ def algorithm_matrices(mixture: Mixture, ids: Int[Tensor, "context time"]) -> di
 
 
 @torch.no_grad()
-def model_matrices(model: Nano, ids: Int[Tensor, "context time"], k: int, *, chunk: int = 512) -> Matrices:
+def model_matrices(model: Nano, ids: Int[Tensor, "context time"], k: int, *, chunk: int = 128) -> Matrices:
     """What the model says after each state, float64; of its vocabulary the first k tokens are the states."""
-    flat = _inserted(ids, k).flatten(0, 1)
-    parts = [model(some)[:, -1, :k].double().softmax(-1) for some in flat.split(chunk)]
-    return torch.cat(parts).view(ids.shape[0], k, k)
+    return torch.cat([model.after(some[:, :-1], k)[..., :k].double().softmax(-1) for some in ids.split(chunk)])
 
 
 def matrix_kl(found: Matrices, chains: Chains, chain: Int[Tensor, " context"]) -> Float[Tensor, " context"]:

@@ -51,10 +51,12 @@ PUBLISHED = {
     "published": True,
 }
 ARMS: dict[str, MarkovArm] = {
-    "n4": MarkovArm(chains=4, steps=1500),
-    "n32": MarkovArm(chains=32, steps=6000),
-    "n512": MarkovArm(chains=512, steps=2000),
-    "n32_uniform": MarkovArm(chains=32, steps=6000, prior="uniform"),
+    # Small batches: with 64 sequences a step, three seeds of each take an hour on two cores.
+    "n4": MarkovArm(chains=4, steps=1000, batch=16),
+    "n32": MarkovArm(chains=32, steps=4500, batch=16),
+    "n512": MarkovArm(chains=512, steps=2500, batch=16),
+    "n32_uniform": MarkovArm(chains=32, steps=4500, batch=16, prior="uniform"),
+    **{f"n{n}_long": MarkovArm(chains=n, steps=steps) for n, steps in ((4, 1500), (32, 6000), (512, 2000))},
     **{
         f"published_{positions}_n{2**e}": MarkovArm.model_validate(
             {"chains": 2**e, "positions": positions, **PUBLISHED}
@@ -110,9 +112,18 @@ class MarkovMixture(AbstractLab):
         "arXiv 2412.01003, ICLR 2025",
     )
     presets: ClassVar[Mapping[str, LabConfig]] = {
-        "quick": MarkovConfig(),
+        "quick": MarkovConfig(looks=14, attached=3, sae_steps=600),
         "paper": MarkovConfig(
-            arms=("n4", "n32", "n512", "n32_uniform", *(name for name in ARMS if name.startswith("published"))),
+            arms=(
+                "n4",
+                "n32",
+                "n512",
+                "n32_uniform",
+                "n4_long",
+                "n32_long",
+                "n512_long",
+                *(name for name in ARMS if name.startswith("published")),
+            ),
             looks=50,
             contexts=30,
             lengths=(5, 10, 25, 40, 50, 100, 200, 400),

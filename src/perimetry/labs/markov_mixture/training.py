@@ -77,7 +77,7 @@ def looks(steps: int, n: int, first: int = 30) -> list[int]:
 def train_states(arm: MarkovArm, mixture: Mixture, seed: int, stops: list[int]) -> Iterator[tuple[int, Nano]]:
     """Train, and hand out the model at each of the steps in `stops`; it goes on from there. AdamW (.9, .95), decay .1."""
     model = arm.model(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     draw = generator(7919 + seed)
     wanted = set(stops)
     for step in range(1, max(stops) + 1):

@@ -55,7 +55,7 @@ CLUSTERS: dict[str, ClusterArm] = {
     "a_products": ClusterArm(world="a", kind="sparsemax", gamma=1e-3),
     "b_spade": ClusterArm(world="b", kind="spade", gamma=1.0, steps=B_STEPS, turned=True),
     "b_spade_light": ClusterArm(world="b", kind="spade", gamma=0.01, steps=B_STEPS),
-    **{f"b_topk_{k}": ClusterArm(world="b", kind="topk", k=k, steps=B_STEPS, turned=k == 10) for k in (4, 10, 20)},
+    **{f"b_topk_{k}": ClusterArm(world="b", kind="topk", k=k, steps=B_STEPS, turned=k == 20) for k in (4, 10, 20)},
 }
 """Clusters; those of the published grid begin with `published`."""
 CLUSTERS |= {

@@ -96,7 +96,7 @@ _METER = (
         )
         for angle in ("22.5", "45", "90")
     ),
-    Expectation("b_topk_10", "AUROC at 90 degrees", "the count of TopK cannot", 0.49, 0.51, "l0"),
+    Expectation("b_topk_20", "AUROC at 90 degrees", "the count of TopK cannot", 0.49, 0.51, "l0"),
 )
 _CONTROLS = (
     Expectation("a_spade_heavy", "highest F1", "too large a penalty breaks SpaDE", most=0.7, control=True),
@@ -146,6 +146,6 @@ ASKED = (
             tuple(Column(f"{angle} degrees", arm, f"AUROC at {angle} degrees") for angle in ("22.5", "45", "90")),
             _SCORES,
         )
-        for kind, arm in (("SpaDE", "b_spade"), ("TopK", "b_topk_10"))
+        for kind, arm in (("SpaDE", "b_spade"), ("TopK", "b_topk_20"))
     ),
 )
