@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from perimetry.labs.sae_geometry.arms import CLUSTERS
 from perimetry.labs.sae_geometry.fitting import Softened, cosine, fit, revive
+from perimetry.labs.sae_geometry.running import run_clusters
 from perimetry.labs.sae_geometry.seen import geometry, recovery
 from perimetry.labs.sae_geometry.worlds import EPSILONS, INNER, rotated, world_a, world_b, world_c
 from perimetry.runtime import generator
@@ -90,3 +92,16 @@ def test_silent_latents_attempt_the_residual() -> None:
     torch.testing.assert_close(gradients["W_dec"][3], wanted.detach(), rtol=1e-4, atol=1e-7)
     assert not gradients["W_dec"][[0, 1, 2, 4, 5]].any()
     assert gradients["W_enc"][3].any()
+
+
+def test_too_small_a_penalty_lets_clusters_share_latents() -> None:
+    """A negative control on a short run: what SpaDE keeps apart, the same dictionary with a light penalty does not.
+
+    The other one, that too heavy a penalty breaks it, shows only after thousands of steps: in the quick preset.
+    """
+    apart, light = (
+        run_clusters(CLUSTERS[arm].model_copy(update={"turned": False}), 0, 0.05, 2000).value("co-activation")
+        for arm in ("b_spade", "b_spade_light")
+    )
+    assert apart < 0.01
+    assert light > 0.1

@@ -99,7 +99,7 @@ _METER = (
     Expectation("b_topk_20", "AUROC at 90 degrees", "the count of TopK cannot", 0.49, 0.51, "l0"),
 )
 _CONTROLS = (
-    Expectation("a_spade_heavy", "highest F1", "too large a penalty breaks SpaDE", most=0.7, control=True),
+    Expectation("a_spade_heavy", "highest F1", "too large a penalty breaks SpaDE", most=0.7),
     Expectation("a_spade_heavy", "active latents", "with hardly any active latents (4.6)", 3.6, 5.6),
     Expectation("a_softmax", "highest F1", "a softmax in place of the projection sees nothing", most=0.4, control=True),
     Expectation("a_softmax", "active latents", "since every latent is active (127 of 128)", least=120, control=True),
@@ -108,7 +108,6 @@ _CONTROLS = (
         "co-activation",
         "too small a penalty lets clusters share latents (.48)",
         least=0.4,
-        control=True,
     ),
     Expectation(
         "held_out_spade",

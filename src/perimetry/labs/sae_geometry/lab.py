@@ -60,10 +60,8 @@ class SAEGeometry(AbstractLab):
             arms=(
                 "a_spade",
                 "a_relu",
-                "a_spade_heavy",
                 "a_softmax",
                 "b_spade",
-                "b_spade_light",
                 "c_matching_pursuit",
                 "held_out_spade",
             ),
