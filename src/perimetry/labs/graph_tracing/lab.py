@@ -18,7 +18,8 @@ from perimetry.labs.graph_tracing.words import run_real
 __all__ = ["GraphConfig", "GraphTracing"]
 
 WALKERS: Final = {
-    "scratch": ScratchArm(),
+    # Half of the walks of an update: three seeds end in minutes.
+    "scratch": ScratchArm(batch=16),
     "scratch_uniform": ScratchArm(length=192, lr=1e-3, backtracking=True),
     "scratch_long": ScratchArm(steps=20_000),
 }
@@ -41,7 +42,7 @@ class GraphConfig(LabConfig):
     """Its training steps, of 512 tokens."""
     model: str = "smollm2-135m-instruct"
     """The real model: asset name, local folder or hub id."""
-    real_walks: int = 4
+    real_walks: int = 3
     """Walks over words under each seed."""
     real_steps: int = 400
     """Their steps."""

@@ -98,12 +98,12 @@ def _real_meter(
 
     What is normal is ordinary text; a rise that the shuffled list shows as well is that of a long list.
     """
-    clean = _ordinary(lm, layer, 40, 512)
+    clean = _ordinary(lm, layer, 20, 512)
     recipe = TrainConfig(
         architecture="batchtopk",
         width=1024,
         k=24,
-        tokens=600 * 512,
+        tokens=300 * 512,
         batch=512,
         seed=seed,
         data_seed=seed,
