@@ -18,8 +18,7 @@ from perimetry.labs.graph_tracing.words import run_real
 __all__ = ["GraphConfig", "GraphTracing"]
 
 WALKERS: Final = {
-    # Half of the walks of an update: three seeds end in minutes.
-    "scratch": ScratchArm(batch=16),
+    "scratch": ScratchArm(),
     "scratch_uniform": ScratchArm(length=192, lr=1e-3, backtracking=True),
     "scratch_long": ScratchArm(steps=20_000),
 }
