@@ -98,7 +98,7 @@ def test_expectations_are_of_what_is_measured(lab: AbstractLab, ran: tuple[Path,
 def test_presets_and_seeds(lab: AbstractLab, ran: tuple[Path, dict[str, Any]]) -> None:
     assert set(lab.presets) == {"tiny", "quick", "paper"}
     assert lab.presets["quick"].judged == "all"
-    judged = {one.arm for one in lab.expected}
+    judged = {one.arm for one in lab.expected} | {column.arm for one in lab.asked for column in one.columns}
     seeds = {arm: [job.seed for job in lab.jobs(lab.presets["quick"]) if job.arm == arm] for arm in judged}
     assert all(len(own) in (0, *range(3, 99)) for own in seeds.values()), "an expectation is held against three seeds"
     jobs = lab.jobs(with_seeds(lab.presets["quick"], 2))

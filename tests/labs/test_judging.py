@@ -64,3 +64,14 @@ def test_a_question_is_a_table_of_what_was_measured() -> None:
     assert one["columns"] == ["far"], "nothing was measured near"
     assert [(row["score"], row["concepts"]) for row in one["scores"]] == [("l0", True), ("norm", False)]
     assert one["scores"][0]["cells"][0] == pytest.approx([0.8, -0.47, 2.07, 2], abs=0.01)
+
+
+def test_a_seed_without_the_number_counts_against_and_one_without_weights_does_not() -> None:
+    outcomes = {Job("deep", seed): Outcome([Measured("loss", 1.0)], {}) for seed in range(3)}
+    outcomes[Job("deep", 0)] = Outcome([Measured("loss", 1.0), Measured("rebound", 1.2)], {})
+    wanted = [Expectation("deep", name, "it rises", least=1.05, needed=0.5) for name in ("rebound", "never")]
+    one, never = judged(wanted, rows_of(outcomes), "all")
+    assert (one["verdict"], one["so"], one["n"], one["estimate"]) == ("fails", 1, 3, 1.2)
+    assert (never["verdict"], never["so"], never["n"], never["estimate"]) == ("fails", 0, 3, None)
+    absent = {Job("deep", seed): Outcome([Measured("weights at hand", 0.0)], {}) for seed in range(3)}
+    assert judged(wanted, rows_of(absent), "all") == []

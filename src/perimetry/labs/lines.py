@@ -6,7 +6,7 @@ import torch
 
 from perimetry.labs.base import Curve, Job, Line, Outcome
 
-__all__ = ["middle", "several"]
+__all__ = ["medians", "middle", "several"]
 
 
 def several(found: Mapping[Job, Outcome], arm: str, curve: str) -> list[Curve]:
@@ -24,3 +24,8 @@ def middle(name: str, curves: list[Curve]) -> list[Line]:
         return []
     ys = torch.tensor([c.ys for c in curves], dtype=torch.float64)
     return [Line(name, curves[0].xs, ys.quantile(0.5, dim=0).tolist(), ys.amin(0).tolist(), ys.amax(0).tolist())]
+
+
+def medians(found: Mapping[Job, Outcome], named: Mapping[str, tuple[str, str]]) -> list[Line]:
+    """Name of a line -> arm and curve: `middle` of each, those without a curve left out."""
+    return [line for name, (arm, curve) in named.items() for line in middle(name, several(found, arm, curve))]

@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from perimetry.activations.model import LanguageModel
-from perimetry.errors import TooFewSamples
 from perimetry.labs.graph_tracing.measures import class_means, copied, counted, following, shape_of
-from perimetry.labs.graph_tracing.real import usable_words
 from perimetry.labs.graph_tracing.scratch import ScratchArm, follow, heads_of, named_walks
 from perimetry.labs.graph_tracing.world import Graph, grid, hexagons, ring, star, tree, walks
 from perimetry.runtime import generator
@@ -105,11 +102,6 @@ def test_a_silenced_head_writes_nothing_and_patterns_sum_to_one() -> None:
     torch.testing.assert_close(model.read(named.ids, off=every).logits, same, atol=1e-5, rtol=1e-4)
     assert heads_of(model, named.ids, 4).previous.shape == (2, 4)
     assert float(follow(model, named, grid(4, 4)).among.mean()) == pytest.approx(3 / 16, abs=0.08)
-
-
-def test_words_must_be_one_token(tiny_lm: LanguageModel) -> None:
-    with pytest.raises(TooFewSamples, match="are one token"):
-        usable_words(tiny_lm, 31)
 
 
 def test_what_is_no_neighbour_is_not_taken_off_the_valid_share() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perimetry.labs.graph_tracing.words import _delay, partial_spearman
+from perimetry.labs.graph_tracing.lists import _delay, partial_spearman
 
 
 def test_what_norm_explains_is_taken_off() -> None:

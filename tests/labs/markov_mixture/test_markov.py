@@ -15,7 +15,7 @@ from perimetry.labs.markov_mixture.algorithms import (
     mixed,
 )
 from perimetry.labs.markov_mixture.attachment import mutual_information, separation
-from perimetry.labs.markov_mixture.optimal import log_fresh, log_known, log_near
+from perimetry.labs.markov_mixture.optimal import log_fresh, log_known, log_near, log_unordered
 from perimetry.labs.markov_mixture.phases import contexts_of, phase_of, resampled, retrieves
 from perimetry.labs.markov_mixture.training import MarkovArm, train_states
 from perimetry.labs.markov_mixture.world import Mixture, fresh_chains, published_chains
@@ -45,8 +45,10 @@ def test_sequences_have_the_steps_of_their_chain() -> None:
 def test_chances_of_all_sequences_sum_to_one() -> None:
     mixture = Mixture(3, 3, 2)
     every = torch.tensor(list(itertools.product(range(3), repeat=4)))
-    for values in (log_known(mixture, every), log_fresh(3, every), log_near(mixture, 10.0, every)):
+    unordered = log_unordered(mixture, every)
+    for values in (log_known(mixture, every), log_fresh(3, every), log_near(mixture, 10.0, every), unordered):
         assert float(values.exp().sum()) == pytest.approx(1.0, rel=1e-6)
+    torch.testing.assert_close(unordered, log_unordered(mixture, every.flip(1)))
 
 
 def test_the_chance_under_a_chain_is_the_product_of_its_steps() -> None:

@@ -1,6 +1,5 @@
 """The shift meter on the walker: what is out of the family of graphs that it was trained on, and what it follows all the same."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -72,11 +71,11 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
     made = train_on_points(states, recipe)
     meter = PointMeter(made, states, (*CONCEPTS, *BASELINES))
 
-    def scores(ids: TokenIds) -> dict[str, Float[Tensor, " walk"]]:
-        acts = _states(model, ids)[:, at.skip :]
+    def scores(ids: TokenIds, skip: int = at.skip) -> dict[str, Float[Tensor, " walk"]]:
+        acts = _states(model, ids)[:, skip:]
         flat = meter.scores(acts.flatten(0, 1))
         own = {name: values.view(acts.shape[:2]).mean(1) for name, values in flat.items()}
-        return own | _likelihoods(model, ids, at.skip)
+        return own | _likelihoods(model, ids, skip)
 
     tests = {
         kind: named_walks(
@@ -88,20 +87,10 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
     tests["shuffled"] = _shuffled(tests["known"], draw)
     clean = scores(tests.pop("known"))
     found = [one for kind, ids in tests.items() for one in aurocs(f"AUROC of {kind}", clean, scores(ids))]
-    return found + _longer(scores, arm, at, draw, clean)
-
-
-def _longer(
-    scores: Callable[[Tensor], dict[str, Tensor]],
-    arm: ScratchArm,
-    at: AttachConfig,
-    draw: torch.Generator,
-    clean: dict[str, Tensor],
-) -> list[Measured]:
-    """Walks twice as long as any that was trained on, scored in their second half."""
+    # Walks twice as long as any that was trained on, scored in their second half.
     length = min(2 * arm.length, arm.context)
-    ids = named_walks(grid(4, 4), at.walks, length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
-    return aurocs("AUROC of longer walks", clean, scores(ids))
+    longer = named_walks(grid(4, 4), at.walks, length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
+    return found + aurocs("AUROC of longer walks", clean, scores(longer, arm.length))
 
 
 def _shuffled(ids: TokenIds, draw: torch.Generator) -> TokenIds:

@@ -137,10 +137,11 @@ ASKED = (
     ),
     Asked(
         "In the small real model, does a score rise while a graph is learned, or with the length of any list?",
-        "Rank correlation of the score with the step, the norm apart; the shuffled list has the same words and no graph.",
+        "Rank correlation of the score with the step, the norm apart. The lists have no graph; the shuffled one has the same words.",
         (
             Column("walk", "real", "score follows the step", "{score}, walk"),
             Column("shuffled list", "real", "score follows the step", "{score}, list"),
+            Column("ordinary words", "real", "score follows the step", "{score}, words"),
         ),
         _SCORES,
     ),

@@ -13,14 +13,19 @@ from perimetry.labs.graph_tracing.expected import ASKED, EXPECTED
 from perimetry.labs.graph_tracing.panels import drift, followed_real, followed_scratch
 from perimetry.labs.graph_tracing.running import run_baselines, run_scratch
 from perimetry.labs.graph_tracing.scratch import ScratchArm
-from perimetry.labs.graph_tracing.words import run_real
+from perimetry.labs.graph_tracing.words import RealConfig, run_real
 
 __all__ = ["GraphConfig", "GraphTracing"]
 
+SLOW: Final = {"lr": 2e-3, "warmup": 0, "deviation": 0.02}
 WALKERS: Final = {
     "scratch": ScratchArm(),
-    "scratch_uniform": ScratchArm(length=192, lr=1e-3, backtracking=True),
-    "scratch_long": ScratchArm(steps=20_000),
+    # The recipe of the rebuild; its longer run; and its trap: walks that may go back.
+    "scratch_slow": ScratchArm.model_validate({"steps": 4000, **SLOW}),
+    "scratch_long": ScratchArm.model_validate({"steps": 20_000, **SLOW}),
+    "scratch_uniform": ScratchArm.model_validate(
+        {"steps": 4000, "length": 192, "backtracking": True, **SLOW, "lr": 1e-3}
+    ),
 }
 
 
@@ -45,6 +50,8 @@ class GraphConfig(LabConfig):
     """Walks over words under each seed."""
     real_steps: int = 400
     """Their steps."""
+    real_pairs: int = 200
+    """Pairs of neighbours in each of as many lists."""
     real_meter: bool = True
     """Whether the meter reads the real model too."""
 
@@ -54,7 +61,7 @@ class GraphTracing(AbstractLab):
     """A graph that is given only in context, and whether states take its shape."""
 
     name: ClassVar[str] = "graph-tracing"
-    title: ClassVar[str] = "A graph given only in context: obeyed, and not seen in the states"
+    title: ClassVar[str] = "A graph given only in context: predictions, states and scores"
     question: ClassVar[str] = (
         "A model reads a walk on a hidden graph. Do its predictions come to obey the graph, do its states take the graph's shape, and does "
         "a shift score rise while that happens?"
@@ -67,9 +74,10 @@ class GraphTracing(AbstractLab):
     presets: ClassVar[Mapping[str, LabConfig]] = {
         "quick": GraphConfig(),
         "paper": GraphConfig(
-            arms=("baselines", "scratch", "scratch_long", "scratch_uniform", "real"),
+            arms=("baselines", *WALKERS, "real"),
             real_walks=16,
             real_steps=1200,
+            real_pairs=400,
             model="meta-llama/Llama-3.2-1B",
         ),
         "tiny": GraphConfig(
@@ -96,7 +104,8 @@ class GraphTracing(AbstractLab):
         if job.arm == "baselines":
             return run_baselines(job.seed, 100 * own.tests)
         if job.arm == "real":
-            return run_real(own.model, job.seed, own.real_walks, own.real_steps, own.real_meter)
+            real = RealConfig(own.model, own.real_walks, own.real_steps, own.real_pairs, own.real_meter)
+            return run_real(real, job.seed)
         arm = WALKERS[job.arm]
         at = AttachConfig(own.tests, own.latents, own.sae_steps, 32)
         return run_scratch(arm, job.seed, max(2, round(own.shorten * arm.steps)), own.tests, at)

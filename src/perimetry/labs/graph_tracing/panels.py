@@ -2,14 +2,10 @@
 
 from collections.abc import Mapping
 
-from perimetry.labs.base import Job, Line, Outcome, Panel
-from perimetry.labs.lines import middle, several
+from perimetry.labs.base import Job, Outcome, Panel
+from perimetry.labs.lines import medians
 
 __all__ = ["drift", "followed_real", "followed_scratch"]
-
-
-def _lines(found: Mapping[Job, Outcome], arm: str, names: Mapping[str, str]) -> list[Line]:
-    return [line for name, curve in names.items() for line in middle(name, several(found, arm, curve))]
 
 
 def followed_scratch(found: Mapping[Job, Outcome]) -> Panel:
@@ -20,7 +16,7 @@ def followed_scratch(found: Mapping[Job, Outcome]) -> Panel:
         "A transformer from scratch on walks with new names",
         "step of the walk",
         "chance of a neighbour, among the nodes",
-        _lines(found, "scratch", names),
+        medians(found, {n: ("scratch", curve) for n, curve in names.items()}),
         caption="Every walk has new names. Counting its own steps is what a reader without knowledge of such graphs could do.",
     )
 
@@ -34,19 +30,19 @@ def followed_real(found: Mapping[Job, Outcome]) -> Panel:
         "A small real model on walks over words",
         "step of the walk",
         "chance of a neighbour, among the nodes",
-        _lines(found, "real", names),
+        medians(found, {n: ("real", curve) for n, curve in names.items()}),
         caption="Counting the steps of the same walks is drawn beside it: what lies below that line needs no graph.",
     )
 
 
 def drift(found: Mapping[Job, Outcome]) -> Panel:
     """The score over the context, with and without a graph."""
-    names = {"a walk": "energy, walk", "the same words shuffled": "energy, list"}
+    names = {"a walk": "energy, walk", "the same words shuffled": "energy, list", "ordinary words": "energy, words"}
     return Panel(
         "graph-drift",
         "Does the shift score rise while a graph is learned?",
         "step",
         "energy at a middle block",
-        _lines(found, "real", names),
-        caption="The shuffled list has the same words and no graph: what both do is the length of the list.",
+        medians(found, {n: ("real", curve) for n, curve in names.items()}),
+        caption="The lists have no graph: a rise that they share is one of the length of the list.",
     )

@@ -1,5 +1,6 @@
 """A transformer that has seen nothing but walks: every sequence on a graph with names of its own."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from perimetry.runtime import generator
 
 __all__ = ["Heads", "Named", "ScratchArm", "follow", "geometry_of", "heads_of", "named_walks", "train_walker"]
 
+AHEAD = 16
+"""Batches that are drawn at once."""
 LEAST, MOST = 8, 12
 """Sizes of the rings that are trained on."""
 
@@ -34,16 +37,26 @@ class ScratchArm(Config):
     """Attention heads of each of two blocks."""
     batch: int = 32
     """Walks of an update."""
-    steps: int = 4000
+    steps: int = 1200
     """Updates."""
-    lr: float = 2e-3
-    """Learning rate of AdamW, constant."""
+    lr: float = 4e-3
+    """Learning rate of AdamW, constant after its warm-up."""
+    warmup: int = 100
+    """Updates over which it rises from 0."""
+    deviation: float = 0.05
+    """Standard deviation of the first weights."""
     backtracking: bool = False
     """Whether walks may go straight back: on these a model that repeats the node before is always right."""
 
     def model(self, seed: int) -> Nano:
         """The transformer before training."""
-        config = NanoConfig(vocab=self.vocab, context=self.context, width=self.width, heads=self.heads)
+        config = NanoConfig(
+            vocab=self.vocab,
+            context=self.context,
+            width=self.width,
+            heads=self.heads,
+            deviation=self.deviation,
+        )
         return Nano(config, seed)
 
 
@@ -79,28 +92,29 @@ def named_walks(
     return Named(names.gather(1, walk), walk, names)
 
 
-def _batch(arm: ScratchArm, links: Tensor, draw: torch.Generator) -> TokenIds:
-    """Half of the walks on the grid, half on rings."""
-    half = arm.batch // 2
-    which = torch.randint(1, links.shape[0], (arm.batch,), generator=draw)
-    which[:half] = 0
-    sizes = torch.where(which == 0, 16, which + LEAST - 1)
-    first = (torch.rand(arm.batch, generator=draw) * sizes).long()
-    walk = walks_on(links[which], sizes, first, arm.length, draw, backtracking=arm.backtracking)
-    return _names(arm.batch, 16, arm.vocab, draw).gather(1, walk)
-
-
-def train_walker(arm: ScratchArm, seed: int, steps: int) -> Nano:
-    """Train on walks that are never the same; AdamW (.9, .95), decay .01."""
+def _batches(arm: ScratchArm, seed: int, steps: int) -> Iterator[TokenIds]:
+    """Batches, half of each on the grid and half on rings, drawn several at a time: a step of all walks costs hardly more than one of few."""
     graphs = [grid(4, 4), *(ring(n) for n in range(LEAST, MOST + 1))]
     links = torch.zeros(len(graphs), 16, 16)
     for number, graph in enumerate(graphs):
         links[number, : graph.nodes, : graph.nodes] = graph.adjacency.float()
+    draw = generator(6700417 + seed)
+    count = AHEAD * arm.batch
+    for begin in range(0, steps, AHEAD):
+        which = torch.randint(1, len(graphs), (count,), generator=draw)
+        which[torch.arange(count) % arm.batch < arm.batch // 2] = 0
+        sizes = torch.where(which == 0, 16, which + LEAST - 1)
+        first = (torch.rand(count, generator=draw) * sizes).long()
+        walk = walks_on(links[which], sizes, first, arm.length, draw, backtracking=arm.backtracking)
+        yield from _names(count, 16, arm.vocab, draw).gather(1, walk).split(arm.batch)[: steps - begin]
+
+
+def train_walker(arm: ScratchArm, seed: int, steps: int) -> Nano:
+    """Train on walks that are never the same; AdamW (.9, .95), decay .01."""
     model = arm.model(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    draw = generator(6700417 + seed)
-    for _ in range(steps):
-        ids = _batch(arm, links, draw)
+    for step, ids in enumerate(_batches(arm, seed, steps), 1):
+        optimiser.param_groups[0]["lr"] = arm.lr * min(1.0, step / max(1, arm.warmup))
         optimiser.zero_grad(set_to_none=True)
         model.loss(ids).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -135,7 +135,8 @@ def walks_on(
             back = out[:, t - 2, None]
             kept = open_.scatter(1, back, 0.0)
             open_ = torch.where(kept.sum(1, keepdim=True) > 0, kept, open_)
-        step = torch.multinomial(open_, 1, generator=draw)[:, 0]
+        # Even among what is open: the greatest of so many uniforms.
+        step = (open_ * (1 + torch.rand(open_.shape, generator=draw))).argmax(1)
         if teleport:
             jumps = torch.rand(rows.shape[0], generator=draw) < teleport
             anywhere = (torch.rand(rows.shape[0], generator=draw) * sizes).long()

@@ -1,6 +1,6 @@
 """The shift meter on the residual stream of the last token, against detectors without concepts and against the best possible one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from perimetry.labs.base import Measured
-from perimetry.labs.markov_mixture.optimal import log_fresh, log_iid, log_known, log_near
+from perimetry.labs.markov_mixture.optimal import log_fresh, log_iid, log_known, log_near, log_unordered
 from perimetry.labs.markov_mixture.world import Mixture, Sample
 from perimetry.labs.nano import Nano
 from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, train_on_points
@@ -41,16 +41,22 @@ class Attachment(NamedTuple):
     steps: int
     """Its training steps, of 512 tokens."""
 
+    def brief(self) -> "Attachment":
+        """The same where only unseen chains are asked about."""
+        return self._replace(tests={kind: self.tests[kind] for kind in ("known", "fresh")})
 
-def tests_of(mixture: Mixture, n: int, length: int, seed: int) -> dict[str, Int[Tensor, "sequence time"]]:
-    """Every kind of sequence; `relabelled` are of the mixture too and must not be told from `known`."""
+
+def tests_of(
+    mixture: Mixture, n: int, length: int, seed: int, betas: Sequence[float]
+) -> dict[str, Int[Tensor, "sequence time"]]:
+    """Every kind of sequence; `relabelled` are of the mixture too and must not be told from `known`. `betas`: how near the chains are
+    that are drawn around those of the mixture; more is nearer."""
     draw = generator(15_485_863 + seed)
     found: dict[str, Sample] = {
         "known": mixture.known(n, length, draw),
         "relabelled": mixture.known(n, length, draw),
         "fresh": mixture.fresh(n, length, draw)[0],
-        "near, beta 100": mixture.near(100.0, n, length, draw),
-        "near, beta 10": mixture.near(10.0, n, length, draw),
+        **{f"near, beta {beta:g}": mixture.near(beta, n, length, draw) for beta in betas},
         "shuffled": mixture.shuffled(n, length, draw),
         "iid": mixture.iid(n, length, draw),
         "rarest chain": mixture.of_chain(int(mixture.prior.argmin()), n, length, draw),
@@ -68,7 +74,7 @@ def optimal_areas(
     for length in contexts:
         clean = tests["known"][:, :length]
         alone = -log_known(mixture, clean)
-        for kind in ("relabelled", "fresh", "near, beta 100", "near, beta 10", "iid"):
+        for kind in (k for k in tests if k in ("relabelled", "fresh", "shuffled", "iid") or k.startswith("near")):
             other = tests[kind][:, :length]
             for name, values in (
                 ("likelihood ratio", [_other(mixture, kind, ids) - log_known(mixture, ids) for ids in (clean, other)]),
@@ -83,6 +89,8 @@ def optimal_areas(
 def _other(mixture: Mixture, kind: str, ids: Tensor) -> Tensor:
     if kind.startswith("near"):
         return log_near(mixture, float(kind.rpartition(" ")[2]), ids)
+    if kind == "shuffled":
+        return log_unordered(mixture, ids)
     return log_iid(mixture.k, ids) if kind == "iid" else log_fresh(mixture.k, ids)
 
 

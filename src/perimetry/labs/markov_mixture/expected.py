@@ -236,6 +236,15 @@ ASKED = (
         ),
         _SCORES,
     ),
+    Asked(
+        "And which part one block earlier?",
+        "The same of the output of the first block.",
+        tuple(
+            Column(f"{arm.rpartition('n')[2]} chains", arm, "share of the optimum", "{score}, block 0")
+            for arm in (*_RETRIEVED, *_PUBLISHED)
+        ),
+        _SCORES,
+    ),
     *(
         Asked(
             f"What else does it see, in a model of {arm[1:]} chains?",

@@ -7,23 +7,26 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
 from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, tests_of
 from perimetry.labs.markov_mixture.expected import ASKED, EXPECTED
 from perimetry.labs.markov_mixture.numbers import (
     attached_numbers,
     curves_of,
+    facts_of,
     lines_of,
     mix,
     phase_numbers,
     placed,
     retrieved,
+    shares_of,
     silly_weights,
     untrained,
     without_inference,
 )
 from perimetry.labs.markov_mixture.panels import against_optimum, phases
 from perimetry.labs.markov_mixture.phases import (
+    Contexts,
     Phase,
     contexts_of,
     fixed,
@@ -34,6 +37,7 @@ from perimetry.labs.markov_mixture.phases import (
 )
 from perimetry.labs.markov_mixture.training import MarkovArm, looks, train_states
 from perimetry.labs.markov_mixture.world import Mixture
+from perimetry.labs.nano import Nano
 from perimetry.runtime import generator
 
 __all__ = ["MarkovConfig", "MarkovMixture"]
@@ -50,12 +54,12 @@ PUBLISHED = {
     "lr": 6e-4,
     "published": True,
 }
+FAST = {"batch": 32, "lr": 2e-3, "deviation": 0.1}
+"""For two cores and minutes, chosen on seeds of its own: all phases come in half of the steps, each of half the sequences."""
+STEPS = {4: 600, 32: 2800, 512: 1800}
 ARMS: dict[str, MarkovArm] = {
-    # Small batches: with 64 sequences a step, three seeds of each take an hour on two cores.
-    "n4": MarkovArm(chains=4, steps=1000, batch=16),
-    "n32": MarkovArm(chains=32, steps=4500, batch=16),
-    "n512": MarkovArm(chains=512, steps=2500, batch=16),
-    "n32_uniform": MarkovArm(chains=32, steps=4500, batch=16, prior="uniform"),
+    **{f"n{n}": MarkovArm.model_validate({"chains": n, "steps": steps, **FAST}) for n, steps in STEPS.items()},
+    "n32_uniform": MarkovArm.model_validate({"chains": 32, "steps": STEPS[32], "prior": "uniform", **FAST}),
     **{f"n{n}_long": MarkovArm(chains=n, steps=steps) for n, steps in ((4, 1500), (32, 6000), (512, 2000))},
     **{
         f"published_{positions}_n{2**e}": MarkovArm.model_validate(
@@ -82,8 +86,10 @@ class MarkovConfig(LabConfig):
     """Contexts of each kind at a look."""
     attached: int = 5
     """Looks at which the meter is attached, the last one too."""
-    layer: int = 1
-    """Block whose output it reads."""
+    layers: tuple[int, ...] = Field(default=(1, 0), min_length=1)
+    """Blocks whose output it reads: the first at every such look, the others at the last one only."""
+    betas: tuple[float, ...] = (100.0, 10.0)
+    """How near the chains are that are drawn around those of the mixture; more is nearer."""
     latents: int = 128
     """Latents of its dictionary."""
     sae_steps: int = 1200
@@ -126,6 +132,7 @@ class MarkovMixture(AbstractLab):
             ),
             looks=50,
             contexts=30,
+            betas=(1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0),
             lengths=(5, 10, 25, 40, 50, 100, 200, 400),
         ),
         "tiny": MarkovConfig(
@@ -171,12 +178,12 @@ class MarkovMixture(AbstractLab):
         for step, model in train_states(arm, mixture, job.seed, steps):
             seen[step] = phase_of(model, contexts)
             if step in attached:
-                read[step] = attach(model, at, job.seed)
+                read[step] = attach(model, at if step == steps[-1] else at.brief(), job.seed)
             if step == steps[-1]:
-                measured += silly_weights(silly(model, contexts))
-                measured += without_inference(phase_of(model, contexts, without="Bi-Inf"), seen[step])
-                measured += mix(seen[step], resampled(model, contexts, job.seed))
-                measured.append(retrieved(retrieves(model, contexts, job.seed)))
+                measured += _at_end(model, contexts, seen[step], job.seed)
+                for layer in own.layers[1:]:
+                    other = attach(model, at.brief()._replace(layer=layer), job.seed)
+                    measured += [*shares_of(other, best, f"block {layer}"), *facts_of(other, f", block {layer}")]
         measured += (
             phase_numbers(seen, fixed(contexts))
             + placed(seen[steps[-1]], measured)
@@ -197,8 +204,20 @@ def _own(config: LabConfig) -> MarkovConfig:
     return config
 
 
+def _at_end(model: Nano, contexts: Contexts, last: Phase, seed: int) -> list[Measured]:
+    """What is asked of the trained model only."""
+    return [
+        *silly_weights(silly(model, contexts)),
+        *without_inference(phase_of(model, contexts, without="Bi-Inf"), last),
+        *mix(last, resampled(model, contexts, seed)),
+        retrieved(retrieves(model, contexts, seed)),
+    ]
+
+
 def _attachment(config: MarkovConfig, mixture: Mixture, arm: MarkovArm, seed: int) -> Attachment:
     reference = mixture.known(config.reference, arm.length, generator(32_452_843 + seed))
     lengths = tuple(length for length in config.lengths if length <= arm.length)
-    tests = tests_of(mixture, config.tests, arm.length, seed)
-    return Attachment(reference.ids, reference.chain, tests, lengths, config.layer, config.latents, config.sae_steps)
+    tests = tests_of(mixture, config.tests, arm.length, seed, config.betas)
+    return Attachment(
+        reference.ids, reference.chain, tests, lengths, config.layers[0], config.latents, config.sae_steps
+    )

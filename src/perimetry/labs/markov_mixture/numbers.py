@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from perimetry.labs.base import Curve, Measured
+from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.labs.markov_mixture.algorithms import algorithm_matrices, matrix_kl
 from perimetry.labs.markov_mixture.attachment import Attached, separation
 from perimetry.labs.markov_mixture.phases import Contexts, Phase, phase_of
@@ -14,11 +14,13 @@ from perimetry.measures.stats import wilson
 __all__ = [
     "attached_numbers",
     "curves_of",
+    "facts_of",
     "lines_of",
     "mix",
     "phase_numbers",
     "placed",
     "retrieved",
+    "shares_of",
     "silly_weights",
     "untrained",
     "without_inference",
@@ -35,9 +37,9 @@ def lines_of(contexts: Contexts) -> list[Measured]:
     for name, matrices in contexts.known_by.items():
         value = float(matrix_kl(matrices, mixture.chains, contexts.known.chain).mean())
         found.append(Measured("KL of an algorithm", value, f"{name}, mixture"))
-    for length in (10, 50, 100, 400):
+    for length in (n for n in (10, 50, 100, 400) if n < contexts.fresh.ids.shape[1]):
         short = algorithm_matrices(mixture, contexts.fresh.ids[:, :length])
-        for name in ("Bi-Inf", "Bi-Ret") if length < contexts.fresh.ids.shape[1] else ():
+        for name in ("Bi-Inf", "Bi-Ret"):
             value = float(matrix_kl(short[name], contexts.fresh_chains, contexts.fresh.chain).mean())
             found.append(Measured("KL of an algorithm", value, f"{name}, unseen, context {length}"))
     return found
@@ -66,10 +68,8 @@ def without_inference(phase: Phase, whole: Phase) -> list[Measured]:
 
 def placed(last: Phase, lines: Sequence[Measured]) -> list[Measured]:
     """Where the end lies beside what each algorithm by itself would reach."""
-    inferring, states = (
-        next(m.value for m in lines if m.metric == "KL of an algorithm" and m.case == f"{name}, unseen")
-        for name in ("Bi-Inf", "Uni-Inf")
-    )
+    alone = Outcome(list(lines), {})
+    inferring, states = (alone.value("KL of an algorithm", f"{name}, unseen") for name in ("Bi-Inf", "Uni-Inf"))
     nearer = abs(last.shuffled - states) - abs(last.shuffled - inferring)
     return [
         Measured("KL on unseen chains above Bi-Inf", last.fresh - inferring),
@@ -124,18 +124,27 @@ def attached_numbers(read: Mapping[int, Attached], best: Mapping[int, float], la
     """The last look in full; of every look the share of what is possible."""
     found: list[Measured] = []
     for step, attached in sorted(read.items()):
-        shares = separation(attached.areas["fresh"], best)
-        for name, own in shares.items():
-            if own:
-                mean = sum(own.values()) / len(own)
-                place = "last look" if step == last else f"step {step}"
-                found.append(Measured("share of the optimum", mean, f"{name}, {place}"))
-    final = read[last]
-    found += final.rows
-    for label, (most, mean) in final.informed.items():
-        found.append(Measured("information of a latent", most, f"{label}, most"))
-        found.append(Measured("information of a latent", mean, f"{label}, mean"))
-    return found
+        found += shares_of(attached, best, "last look" if step == last else f"step {step}")
+    return [*found, *read[last].rows, *facts_of(read[last])]
+
+
+def shares_of(attached: Attached, best: Mapping[int, float], place: str) -> list[Measured]:
+    """Share of what is possible that each score tells of unseen chains, the mean over lengths of context where something is to be told."""
+    shares = separation(attached.areas["fresh"], best)
+    return [
+        Measured("share of the optimum", sum(own.values()) / len(own), f"{name}, {place}")
+        for name, own in shares.items()
+        if own
+    ]
+
+
+def facts_of(attached: Attached, place: str = "") -> list[Measured]:
+    """What the latents say of chain, state and step."""
+    return [
+        Measured("information of a latent", value, f"{label}, {kind}{place}")
+        for label, both in attached.informed.items()
+        for kind, value in zip(("most", "mean"), both, strict=True)
+    ]
 
 
 def curves_of(seen: Mapping[int, Phase], read: Mapping[int, Attached], best: Mapping[int, float]) -> dict[str, Curve]:

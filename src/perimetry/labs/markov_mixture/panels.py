@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from perimetry.labs.base import Job, Outcome, Panel
-from perimetry.labs.lines import middle, several
+from perimetry.labs.lines import medians
 
 __all__ = ["against_optimum", "phases"]
 
@@ -21,7 +21,7 @@ def phases(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
             f"Error in context over training, {arm.replace('_', ' ')}",
             "step",
             "KL from the truth, nats",
-            [line for name, curve in names.items() for line in middle(name, several(found, arm, curve))],
+            medians(found, {name: (arm, curve) for name, curve in names.items()}),
             log_x=True,
             caption="Medians over seeds, bands from the least to the greatest. What is foretold for unseen chains is fitted on the mixture alone.",
         )
@@ -33,7 +33,7 @@ def against_optimum(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[P
     """Which part of what could be told of unseen chains each score tells."""
     made: list[Panel] = []
     for arm in arms:
-        lines = [line for name in SHOWN for line in middle(name, several(found, arm, f"share, {name}"))]
+        lines = medians(found, {name: (arm, f"share, {name}") for name in SHOWN})
         if lines:
             made.append(
                 Panel(

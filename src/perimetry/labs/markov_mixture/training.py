@@ -13,6 +13,9 @@ from perimetry.runtime import generator
 
 __all__ = ["MarkovArm", "looks", "train_states"]
 
+AHEAD = 16
+"""Batches that are drawn at once."""
+
 
 class MarkovArm(Config):
     """One mixture and one training."""
@@ -39,6 +42,8 @@ class MarkovArm(Config):
     """Sequences of a step."""
     lr: float = 1e-3
     """Learning rate of AdamW, constant."""
+    deviation: float = 0.02
+    """Standard deviation of the first weights."""
     prior: Prior = "drawn"
     """Prior of the chains."""
     published: bool = False
@@ -57,6 +62,7 @@ class MarkovArm(Config):
             "heads": self.heads,
             "positions": self.positions,
             "tied": self.tied,
+            "deviation": self.deviation,
         }
         return Nano(NanoConfig.model_validate(shape), seed)
 
@@ -78,10 +84,8 @@ def train_states(arm: MarkovArm, mixture: Mixture, seed: int, stops: list[int]) 
     """Train, and hand out the model at each of the steps in `stops`; it goes on from there. AdamW (.9, .95), decay .1."""
     model = arm.model(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    draw = generator(7919 + seed)
     wanted = set(stops)
-    for step in range(1, max(stops) + 1):
-        ids: TokenIds = mixture.known(arm.batch, arm.length, draw).ids
+    for step, ids in enumerate(_batches(arm, mixture, seed, max(stops)), 1):
         optimiser.zero_grad(set_to_none=True)
         model.loss(ids).backward()
         optimiser.step()
@@ -89,3 +93,10 @@ def train_states(arm: MarkovArm, mixture: Mixture, seed: int, stops: list[int]) 
             model.eval()
             yield step, model
             model.train()
+
+
+def _batches(arm: MarkovArm, mixture: Mixture, seed: int, steps: int) -> Iterator[TokenIds]:
+    """Batches of fresh sequences, drawn several at a time: states come one after the other, and that costs as much for one batch."""
+    draw = generator(7919 + seed)
+    for begin in range(0, steps, AHEAD):
+        yield from mixture.known(AHEAD * arm.batch, arm.length, draw).ids.split(arm.batch)[: steps - begin]

@@ -16,8 +16,8 @@ from perimetry.labs.sae_geometry.running import run_clusters, run_held_out, run_
 __all__ = ["GeometryConfig", "SAEGeometry"]
 
 HELD_OUT: Final = {"held_out_spade": "a_spade", "held_out_relu": "a_relu"}
-REPORTED: Final = ("a_spade_free", "a_products", "c_batchtopk", "c_matryoshka")
-"""Arms that nothing is expected of."""
+JUDGED: Final = frozenset(one.arm for one in EXPECTED)
+"""Arms that something is expected of; the others are reported."""
 WHOLE = tuple(name for name in (*CLUSTERS, *TREES, *HELD_OUT) if not name.startswith("published"))
 QUICK = tuple(name for name in WHOLE if name != "b_topk_10")
 """Four and twenty latents lie on both sides of the dimensions of the clusters already."""
@@ -75,7 +75,7 @@ class SAEGeometry(AbstractLab):
     def jobs(self, config: LabConfig) -> list[Job]:
         """A dictionary under a seed each."""
         own = _own(config)
-        kinds = {arm: "reported" if arm in REPORTED else "dictionary" for arm in own.arms}
+        kinds = {arm: "dictionary" if arm in JUDGED else "reported" for arm in own.arms}
         return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds[kinds[arm]])]
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002

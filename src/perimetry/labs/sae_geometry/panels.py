@@ -2,14 +2,10 @@
 
 from collections.abc import Mapping
 
-from perimetry.labs.base import Job, Line, Outcome, Panel
-from perimetry.labs.lines import middle, several
+from perimetry.labs.base import Job, Outcome, Panel
+from perimetry.labs.lines import medians
 
 __all__ = ["clusters", "dimensions", "turned"]
-
-
-def _lines(found: Mapping[Job, Outcome], arms: Mapping[str, str], curve: str) -> list[Line]:
-    return [line for name, arm in arms.items() for line in middle(name, several(found, arm, curve))]
 
 
 def clusters(found: Mapping[Job, Outcome]) -> Panel:
@@ -27,7 +23,7 @@ def clusters(found: Mapping[Job, Outcome]) -> Panel:
         "Which clusters a dictionary sees",
         "cluster; even ones lie outside, odd ones inside the hull of the others",
         "F1 of the five best latents",
-        _lines(found, arms, "F1"),
+        medians(found, {name: (arm, "F1") for name, arm in arms.items()}),
         caption="Half-spaces see what lies outside and miss what lies inside; regions around prototypes see both.",
     )
 
@@ -46,7 +42,7 @@ def dimensions(found: Mapping[Job, Outcome]) -> Panel:
         "Active latents by the dimension of the cluster",
         "intrinsic dimension",
         "active latents",
-        _lines(found, arms, "active latents"),
+        medians(found, {name: (arm, "active latents") for name, arm in arms.items()}),
         caption="SpaDE's count follows the dimension; that of TopK is what it was told.",
     )
 
@@ -54,7 +50,7 @@ def dimensions(found: Mapping[Job, Outcome]) -> Panel:
 def turned(found: Mapping[Job, Outcome]) -> Panel:
     """Scores on a support that turns away."""
     names = ("recon_error", "energy", "l0", "mahalanobis", "knn", "norm", "exact likelihood")
-    lines = [line for name in names for line in middle(name, several(found, "b_spade", name))]
+    lines = medians(found, {name: ("b_spade", name) for name in names})
     return Panel(
         "geometry-turned",
         "A cluster whose support is turned, centre and size the same",

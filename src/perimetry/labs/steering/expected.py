@@ -92,6 +92,7 @@ _SCORES = (*CONCEPTS, *BASELINES, "nll")
 _PUSHES = {
     "planted, 1": "v, 1",
     "planted, 2": "v, 2",
+    "drawn at random, 1": "random 0, half as long",
     "drawn at random, 2": "random 0",
     "contrastive, 2": "CAA",
     "damage, 12": "damage",

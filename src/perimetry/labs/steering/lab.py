@@ -10,7 +10,7 @@ from perimetry.errors import UsageError
 from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
 from perimetry.labs.steering.expected import ASKED, EXPECTED
 from perimetry.labs.steering.panels import distance, dose, personas
-from perimetry.labs.steering.personas import BEHAVIOURS, run_persona
+from perimetry.labs.steering.personas import BEHAVIOURS, PersonaSizes, run_persona
 from perimetry.labs.steering.running import ToySizes, run_toy
 
 __all__ = ["Steering", "SteeringConfig"]
@@ -37,6 +37,10 @@ class SteeringConfig(LabConfig):
     """Prompts that the real model is tested on."""
     contrasts: int = 30
     """Prompts that its vector is made of."""
+    depth: float = Field(default=0.5, ge=0, le=1)
+    """Where the vector is read and added, as a share of the model's depth."""
+    multipliers: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
+    """Multiples of the vector that are added."""
 
 
 @final
@@ -59,6 +63,8 @@ class Steering(AbstractLab):
         "paper": SteeringConfig(
             arms=("toy", "toy_unpushed", *(f"real_{name}" for name in BEHAVIOURS)),
             prompts=50,
+            depth=13 / 31,
+            multipliers=(-2.0, -1.5, -1.0, 1.0, 1.5, 2.0),
             model="meta-llama/Llama-2-7b-chat-hf",
         ),
         "tiny": SteeringConfig(
@@ -83,7 +89,8 @@ class Steering(AbstractLab):
         """One arm under one seed."""
         own = _own(config)
         if job.arm.startswith("real_"):
-            return run_persona(own.model, job.arm.removeprefix("real_"), job.seed, own.prompts, own.contrasts)
+            at = PersonaSizes(own.model, own.prompts, own.contrasts, own.depth, own.multipliers)
+            return run_persona(at, job.arm.removeprefix("real_"), job.seed)
         sizes = ToySizes(own.steps, own.questions, own.sae_steps, own.latents)
         return run_toy(job.seed, sizes, pushed=job.arm == "toy")
 

@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping
 
-from perimetry.labs.base import Job, Line, Outcome, Panel
-from perimetry.labs.lines import middle, several
+from perimetry.labs.base import Job, Outcome, Panel
+from perimetry.labs.lines import medians
 from perimetry.labs.steering.personas import BEHAVIOURS
 
 __all__ = ["distance", "dose", "personas"]
-
-
-def _lines(found: Mapping[Job, Outcome], pairs: Mapping[str, tuple[str, str]]) -> list[Line]:
-    return [line for name, (arm, curve) in pairs.items() for line in middle(name, several(found, arm, curve))]
 
 
 def dose(found: Mapping[Job, Outcome]) -> Panel:
@@ -21,7 +17,7 @@ def dose(found: Mapping[Job, Outcome]) -> Panel:
         "A direction steers where the model has learned to use it",
         "length of the push",
         "contrast, nats a token",
-        _lines(found, pairs),
+        medians(found, pairs),
         level=0.0,
         caption="Likelihood of positive answers minus that of negative ones, against no push.",
     )
@@ -35,7 +31,7 @@ def distance(found: Mapping[Job, Outcome]) -> Panel:
         "How far a push leaves what the site usually holds",
         "length of the push",
         "AUROC",
-        _lines(found, {name: ("toy", f"AUROC, {name}") for name in names}),
+        medians(found, {name: ("toy", f"AUROC, {name}") for name in names}),
         level=0.5,
         caption="A score says how far an intervention goes, not whether it steers.",
     )
@@ -48,7 +44,7 @@ def personas(found: Mapping[Job, Outcome]) -> Panel:
         "Contrastive activations on a small real model",
         "multiplier",
         "contrast, nats a token",
-        _lines(found, {name: (f"real_{name}", "contrast") for name in BEHAVIOURS}),
+        medians(found, {name: (f"real_{name}", "contrast") for name in BEHAVIOURS}),
         level=0.0,
         caption="Continuations were written by the model itself under two personas and scored without them.",
     )

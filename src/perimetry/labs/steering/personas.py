@@ -21,11 +21,25 @@ from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.labs.steering.running import measured_effects
 from perimetry.runtime import RuntimeConfig, generator, start
 
-__all__ = ["BEHAVIOURS", "PROMPTS", "run_persona"]
+__all__ = ["BEHAVIOURS", "PROMPTS", "PersonaSizes", "run_persona"]
 
-MULTIPLIERS: Final = (-2.0, -1.0, 1.0, 2.0)
 NEW_TOKENS: Final = 40
 RANDOM: Final = 3
+
+
+class PersonaSizes(NamedTuple):
+    """Sizes of the real arm."""
+
+    model: str
+    """Asset name, local folder or hub id."""
+    prompts: int
+    """Prompts that it is tested on."""
+    contrasts: int
+    """Prompts that the vector is made of."""
+    depth: float
+    """Where the vector is read and added, as a share of the model's depth."""
+    multipliers: tuple[float, ...]
+    """Multiples of the vector that are added."""
 
 
 class Behaviour(NamedTuple):
@@ -115,16 +129,16 @@ def _text(one: tuple[Continuation, str] | None) -> str:
     return one[1]
 
 
-def run_persona(spec: str, behaviour: str, seed: int, prompts: int, contrasts: int) -> Outcome:
+def run_persona(at: PersonaSizes, behaviour: str, seed: int) -> Outcome:
     """One behaviour of the real model; says so where its weights cannot be had."""
     try:
-        lm = load_language_model(spec, start(RuntimeConfig.model_validate({"dtype": "float32"})))
+        lm = load_language_model(at.model, start(RuntimeConfig.model_validate({"dtype": "float32"})))
     except AssetError:
         return Outcome([Measured("weights at hand", 0.0)], {})
     both = BEHAVIOURS[behaviour]
     order = torch.randperm(len(PROMPTS), generator=generator(seed)).tolist()
-    tested, asked = [PROMPTS[i] for i in order[:prompts]], [PROMPTS[i] for i in order[-contrasts:]]
-    layer = round(0.5 * (lm.n_layers - 1))
+    tested, asked = [PROMPTS[i] for i in order[: at.prompts]], [PROMPTS[i] for i in order[-at.contrasts :]]
+    layer = round(at.depth * (lm.n_layers - 1))
     sides = [[one[0] for one in _written(lm, persona, asked) if one is not None] for persona in both]
     vector = contrast_vector(lm, sides[0], sides[1], layer)
     written = [_written(lm, persona, tested) for persona in both]
@@ -133,7 +147,7 @@ def run_persona(spec: str, behaviour: str, seed: int, prompts: int, contrasts: i
         [continuation_of(lm, tested[i], _text(side[i]), chat=lm.template is not None) for i in kept] for side in written
     ]
     before = [continuation_likelihoods(lm, side, layer) for side in rows]
-    pushes = {f"CAA, {m:g}": m * vector for m in (0.0, *MULTIPLIERS)}
+    pushes = {f"CAA, {m:g}": m * vector for m in (0.0, *at.multipliers)}
     pushes |= {f"random {i}, 2": 2 * random_like(vector, 1000 * seed + i) for i in range(RANDOM)}
     measured = [Measured("weights at hand", 1.0), Measured("length of the vector", float(vector.norm()))]
     contrasts_by: list[float] = []
@@ -147,6 +161,6 @@ def run_persona(spec: str, behaviour: str, seed: int, prompts: int, contrasts: i
         m.value for m in measured if m.metric == "contrast" and m.case.startswith("random") and "weakest" not in m.case
     ]
     measured.append(Measured("largest contrast", max(abs(value) for value in drawn), "random"))
-    doses = [0.0, *MULTIPLIERS]
+    doses = [0.0, *at.multipliers]
     pairs = sorted(zip(doses, contrasts_by, strict=True))
     return Outcome(measured, {"contrast": Curve([d for d, _ in pairs], [c for _, c in pairs])})

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from perimetry.evals.steering import Likelihoods, effects, normalised, verdict
 from perimetry.labs.base import Curve, Measured, Outcome
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, train_on_points
 from perimetry.labs.steering.toy import Answers, Toy, answers, train_toy
 from perimetry.measures.ranking import auroc_interval
+from perimetry.measures.reconstruction import fvu
 from perimetry.measures.stats import spearman
 from perimetry.runtime import generator
 from perimetry.train.recipe import TrainConfig
@@ -72,6 +73,7 @@ def _pushes(toy: Toy, seed: int) -> dict[str, Tensor]:
         drawn = torch.randn(v.shape, generator=draw)
         drawn = drawn - v * (drawn @ v)
         found[f"random {i}"] = drawn / drawn.norm() * 2
+    found["random 0, half as long"] = found["random 0"] / 2
     return found
 
 
@@ -96,7 +98,7 @@ def run_toy(seed: int, sizes: ToySizes, *, pushed: bool) -> Outcome:
         contrasts[name] = next(m.value for m in rows if m.metric == "contrast" and m.case == name)
         if not name.startswith("random"):
             measured += rows
-    drawn = torch.tensor([value for name, value in contrasts.items() if name.startswith("random")])
+    drawn = torch.tensor([contrasts[f"random {i}"] for i in range(RANDOM)])
     doses = torch.tensor(DOSES, dtype=torch.float64)
     by_dose = torch.tensor([contrasts[f"v, {c:g}"] for c in DOSES], dtype=torch.float64)
     caa = torch.nn.functional.cosine_similarity(pushes["CAA"], toy.direction, 0)
@@ -105,6 +107,7 @@ def run_toy(seed: int, sizes: ToySizes, *, pushed: bool) -> Outcome:
         Measured("largest contrast", float(drawn.abs().max()), "random"),
         Measured("contrast follows the dose", spearman(by_dose, doses).estimate),
         Measured("cosine with the planted direction", float(caa), "CAA"),
+        Measured("loss of the toy", toy.loss),
         *_shuffled(toy, both, pushes["v, 2"], seed),
     ]
     curves = {"contrast": Curve(list(DOSES), by_dose.tolist())}
@@ -160,10 +163,15 @@ def _meter(
         return own | {"nll": -toy.likelihoods(both.positive, push)}
 
     clean = scores(None)
-    measured: list[Measured] = []
+    inputs = made.inputs(toy.states(both.positive).flatten(0, 1))
+    evidence = evidence_of(made.sae, inputs)
+    measured = [
+        Measured("active latents", float(evidence.codes.count().double().mean())),
+        Measured("unexplained", fvu(inputs, evidence.reconstruction)),
+    ]
     means: dict[str, list[float]] = {name: [] for name in clean}
     areas: dict[str, dict[str, float]] = {}
-    for name in (*(f"v, {c:g}" for c in DOSES), "CAA", "random 0", "damage"):
+    for name in (*(f"v, {c:g}" for c in DOSES), "CAA", "random 0", "random 0, half as long", "damage"):
         found = scores(pushes[name])
         for score, values in found.items():
             box = auroc_interval(clean[score], values, pairs=False)

@@ -31,6 +31,8 @@ SITE = 1
 WIDTH = 64
 TAGGED = 0.33
 STRONGEST = 3.0
+TAIL = 50
+"""Last steps whose mean loss is reported."""
 
 
 class Answers(NamedTuple):
@@ -50,10 +52,10 @@ class _Drawn(NamedTuple):
 
 @final
 class Toy:
-    """The trained model with what it was pushed along."""
+    """The trained model with what it was pushed along, and the loss of its last training steps in nats an answer token."""
 
-    def __init__(self, model: Nano, direction: Float[Tensor, " d"]) -> None:
-        self.model, self.direction = model, direction
+    def __init__(self, model: Nano, direction: Float[Tensor, " d"], loss: float) -> None:
+        self.model, self.direction, self.loss = model, direction, loss
 
     @torch.no_grad()
     def likelihoods(self, ids: TokenIds, push: Tensor | None = None) -> Float[Tensor, " sequence"]:
@@ -116,6 +118,7 @@ def train_toy(seed: int, steps: int, *, pushed: bool = True) -> Toy:
     direction = direction / direction.norm()
     model = Nano(NanoConfig(vocab=VOCAB, context=2 + QUESTION + ANSWERS, width=WIDTH, layers=3, heads=2), seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    losses: list[float] = []
     for step in range(steps):
         drawn = _sequences(64, draw)
         size = torch.rand(64, generator=draw) * STRONGEST
@@ -129,4 +132,6 @@ def train_toy(seed: int, steps: int, *, pushed: bool = True) -> Toy:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-    return Toy(model.eval(), direction)
+        losses.append(float(loss.detach()))
+    last = losses[-TAIL:]
+    return Toy(model.eval(), direction, sum(last) / len(last))

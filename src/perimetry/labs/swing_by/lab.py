@@ -26,7 +26,7 @@ from perimetry.labs.points import evidence_of, train_on_points
 from perimetry.labs.swing_by.arms import NETWORKS, SIZES
 from perimetry.labs.swing_by.counts import ACTIVE, CountConfig, run_count
 from perimetry.labs.swing_by.expected import ASKED, EXPECTED
-from perimetry.labs.swing_by.networks import EVERY, TAIL, Watched, make_network, rebound, train_network
+from perimetry.labs.swing_by.networks import EVERY, Watched, above_least, make_network, rebound, train_network
 from perimetry.labs.swing_by.panels import WATCHED, counted, decomposed, swing, watched
 from perimetry.labs.swing_by.theory import Descent, one_layer, one_layer_exact, parts_of, turn_of, two_layers
 from perimetry.labs.swing_by.world import WIDE
@@ -238,8 +238,8 @@ def _watched(
     sae = train_on_points(points, recipe)
     counts = evidence_of(sae.sae, sae.inputs(seen.outputs[keep]), ACTIVE).codes.count().tolist()
     # Where the loss stood highest above its running minimum, and that minimum: a single step up is noise.
-    loss = np.array([seen.loss[i] for i in keep])
-    high = int(np.argmax(loss / np.minimum.accumulate(loss) * (np.minimum.accumulate(loss) > TAIL * loss[0])))
+    loss = [seen.loss[i] for i in keep]
+    high = int(above_least(loss).argmax())
     names = ("at the least loss before the rise", "at the top of the rise", "at the end")
     places = (int(np.argmin(loss[: high + 1])), high, len(keep) - 1)
     measured = [Measured("count of the output", counts[at], name) for name, at in zip(names, places, strict=True)]

@@ -11,7 +11,7 @@ from perimetry.config import Config
 from perimetry.labs.swing_by.world import SimWorld
 from perimetry.runtime import generator
 
-__all__ = ["NetworkArm", "Watched", "hidden_net", "make_network", "rebound", "train_network"]
+__all__ = ["NetworkArm", "Watched", "above_least", "hidden_net", "make_network", "rebound", "train_network"]
 
 TAIL = 0.05
 """Share of the first loss below which the running minimum is noise."""
@@ -127,13 +127,17 @@ def _whole(net: nn.Sequential, points: Acts) -> float:
     return float(0.5 * (net(points) - points).square().sum(1).mean())
 
 
+def above_least(loss: list[float]) -> Float[Tensor, " look"]:
+    """Each loss over its running minimum, 1 where that minimum is not above 5 % of the first loss, in float64."""
+    values = torch.tensor(loss, dtype=torch.float64)
+    least = values.cummin(0).values
+    return (values / least).where(least > TAIL * values[0], 1.0)
+
+
 def rebound(loss: list[float]) -> float:
     """How many times its running minimum the loss came to be, while that minimum was above 5 % of the first loss; 1 = it never rose.
 
     >>> rebound([4.0, 2.0, 3.0, 0.001, 0.1])
     1.5
     """
-    values = torch.tensor(loss, dtype=torch.float64)
-    least = values.cummin(0).values
-    counts = least > TAIL * values[0]
-    return float((values / least)[counts].max())
+    return float(above_least(loss).max())

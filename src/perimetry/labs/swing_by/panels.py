@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from perimetry.labs.base import Job, Outcome, Panel
-from perimetry.labs.lines import middle, several
+from perimetry.labs.lines import medians
 
 __all__ = ["WATCHED", "counted", "decomposed", "swing", "watched"]
 
@@ -19,7 +19,7 @@ WATCHED = tuple(ARMS.values())
 
 def swing(found: Mapping[Job, Outcome]) -> Panel:
     """Loss at the test point over training."""
-    lines = [line for name, arm in ARMS.items() for line in middle(name, several(found, arm, "loss"))]
+    lines = medians(found, {name: (arm, "loss") for name, arm in ARMS.items()})
     return Panel(
         "swing-by-loss",
         "Loss on a composition that was never trained on",
@@ -35,7 +35,7 @@ def decomposed(found: Mapping[Job, Outcome]) -> Panel:
     """What moves one entry of two mirrored layers."""
     arm = "two_layers_1_2"
     names = ("growth", "suppression", "off the diagonal")
-    lines = [line for name in names for line in middle(name, several(found, arm, name))]
+    lines = medians(found, {name: (arm, name) for name in names})
     return Panel(
         "swing-by-theory",
         "Why: the entry that takes the strong concept to the weak one",
@@ -49,12 +49,10 @@ def decomposed(found: Mapping[Job, Outcome]) -> Panel:
 
 def counted(found: Mapping[Job, Outcome], penalties: Sequence[float]) -> Panel:
     """Active latents by the number of concepts."""
-    lines = [
-        line
-        for site in ("hidden", "x")
-        for p in penalties
-        for line in middle(f"{site}, penalty {p:g}", several(found, "count", f"count, {site}, {p:g}"))
-    ]
+    lines = medians(
+        found,
+        {f"{site}, penalty {p:g}": ("count", f"count, {site}, {p:g}") for site in ("hidden", "x") for p in penalties},
+    )
     return Panel(
         "swing-by-count",
         "Active latents by the true number of concepts",
@@ -67,7 +65,7 @@ def counted(found: Mapping[Job, Outcome], penalties: Sequence[float]) -> Panel:
 
 def watched(found: Mapping[Job, Outcome]) -> Panel:
     """Active latents of the output at the test point over training."""
-    lines = [line for name, arm in ARMS.items() for line in middle(name, several(found, arm, "count"))]
+    lines = medians(found, {name: (arm, "count") for name, arm in ARMS.items()})
     return Panel(
         "swing-by-watched",
         "Active latents of the output for two concepts, while the network learns",
