@@ -10,7 +10,18 @@ from perimetry.errors import UsageError
 from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
 from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, tests_of
 from perimetry.labs.markov_mixture.expected import ASKED, EXPECTED
-from perimetry.labs.markov_mixture.numbers import (
+from perimetry.labs.markov_mixture.panels import against_optimum, phases
+from perimetry.labs.markov_mixture.phases import (
+    Contexts,
+    Phase,
+    contexts_of,
+    fixed,
+    phase_of,
+    resampled,
+    retrieves,
+    silly,
+)
+from perimetry.labs.markov_mixture.summary import (
     attached_numbers,
     curves_of,
     facts_of,
@@ -23,17 +34,6 @@ from perimetry.labs.markov_mixture.numbers import (
     silly_weights,
     untrained,
     without_inference,
-)
-from perimetry.labs.markov_mixture.panels import against_optimum, phases
-from perimetry.labs.markov_mixture.phases import (
-    Contexts,
-    Phase,
-    contexts_of,
-    fixed,
-    phase_of,
-    resampled,
-    retrieves,
-    silly,
 )
 from perimetry.labs.markov_mixture.training import MarkovArm, looks, train_states
 from perimetry.labs.markov_mixture.world import Mixture
@@ -56,7 +56,7 @@ PUBLISHED = {
 }
 FAST = {"batch": 32, "lr": 2e-3, "deviation": 0.1}
 """For two cores and minutes, chosen on seeds of its own: all phases come in half of the steps, each of half the sequences."""
-STEPS = {4: 600, 32: 2800, 512: 1800}
+STEPS = {4: 600, 32: 3600, 512: 2000}
 ARMS: dict[str, MarkovArm] = {
     **{f"n{n}": MarkovArm.model_validate({"chains": n, "steps": steps, **FAST}) for n, steps in STEPS.items()},
     "n32_uniform": MarkovArm.model_validate({"chains": 32, "steps": STEPS[32], "prior": "uniform", **FAST}),

@@ -10,6 +10,17 @@ __all__ = ["against_optimum", "phases"]
 SHOWN = ("energy", "surprise", "l0", "mahalanobis", "knn", "norm", "nll")
 
 
+def _spoken(arm: str) -> str:
+    """Name of an arm, for people.
+
+    >>> _spoken("published_rotary_n32")
+    '32 chains, published, rotary'
+    """
+    parts = arm.split("_")
+    number = next(part for part in parts if part[1:].isdigit())
+    return ", ".join([f"{number[1:]} chains", *(part for part in parts if part != number)])
+
+
 def phases(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
     """The error in and out of the mixture over training, with what the mix of algorithms foretells."""
     names = {"on the mixture": "mixture", "on unseen chains": "unseen", "foretold by the mix": "foretold"}
@@ -18,7 +29,7 @@ def phases(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[Panel]:
     return [
         Panel(
             f"markov-{arm.replace('_', '-')}",
-            f"Error in context over training, {arm.replace('_', ' ')}",
+            f"Error in context over training, {_spoken(arm)}",
             "step",
             "KL from the truth, nats",
             medians(found, {name: (arm, curve) for name, curve in names.items()}),
@@ -38,7 +49,7 @@ def against_optimum(found: Mapping[Job, Outcome], arms: Sequence[str]) -> list[P
             made.append(
                 Panel(
                     f"markov-share-{arm.replace('_', '-')}",
-                    f"Unseen chains told from the mixture, {arm.replace('_', ' ')}",
+                    f"Unseen chains told from the mixture, {_spoken(arm)}",
                     "step",
                     "share of the optimum",
                     lines,
