@@ -117,6 +117,7 @@ EXPECTED = (*_BASELINES, *_SCRATCH, *_REAL, *_CONTROLS)
 _KINDS = {
     "ring 10": "ring of 10, trained on",
     "ring 13": "ring of 13, never seen",
+    "ring 13 against ring 10": "the same against the ring of 10",
     "hexagons": "hexagons",
     "tree": "tree",
     "star": "star",
