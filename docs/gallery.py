@@ -11,7 +11,7 @@ from perimetry.report.schema_lab import LabResults, parse_lab
 
 __all__ = ["VIEWS", "charts", "gallery", "meter", "taken"]
 
-TONES = {"good": "**holds:** ", "bad": "**fails:** ", "open": "*not judged:* "}
+TONES = {"good": "holds", "bad": "**fails**", "open": "not judged"}
 
 
 def _few(values: list[float]) -> list[float]:
@@ -37,7 +37,7 @@ def _name(results: LabResults) -> str:
 
 
 def gallery(whole: dict[str, Any]) -> str:
-    """The picture that stands for the lab, how many expectations hold, each of them, and what made the numbers."""
+    """The picture that stands for the lab, how many expectations hold, each that fails, the others folded, and what made the numbers."""
     results = parse_lab(whole)
     decide = [one for one in results.claims if one.decides]
     hold = sum(one.verdict == "holds" for one in decide)
@@ -49,8 +49,18 @@ def gallery(whole: dict[str, Any]) -> str:
     parts.append(
         f"{hold} of {len(decide)} expectations hold, {sum(one.verdict == 'holds' for one in controls)} of {len(controls)} controls among them."
     )
-    parts.append("\n".join(f"* {TONES.get(v.tone, '')}{v.text}" for v in lab_verdicts(results)))
+    verdicts = lab_verdicts(results)
+    lines = [f"* {TONES[v.tone]}: {v.text}" for v in sorted(verdicts, key=lambda v: v.tone == "good")]
+    bad = sum(v.tone != "good" for v in verdicts)
+    if bad:
+        parts.append("\n".join(lines[:bad]))
+    parts.append(_folded(f"What holds ({len(lines) - bad})", lines[bad:]))
     return "\n\n".join([*parts, source(whole)])
+
+
+def _folded(title: str, lines: list[str]) -> str:
+    """Lines that open on a click."""
+    return "\n".join(["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>"])
 
 
 def meter(whole: dict[str, Any]) -> str:
