@@ -104,20 +104,29 @@ def train(
                 parameter.copy_(held[name].exp() if name in loop.logs else held[name] * units[name])
 
 
+@torch.no_grad()
 def revive(sae: AbstractSAE, rows: Tensor, objective: Objective, among: Tensor, gradients: dict[str, Tensor]) -> None:
     """Add the gradients of the auxiliary loss: the k largest of the silent latents attempt the residual, a constant here."""
     if not among.numel():
         return
     assert isinstance(sae, TopKSAE)
-    with torch.no_grad():
-        residual = rows - sae(rows).reconstruction
-    encoder, decoder = (w.detach()[among].requires_grad_() for w in (sae.W_enc, sae.W_dec))
-    codes = ((rows - sae.b_dec.detach()) @ encoder.T).relu()
-    kept = codes.topk(min(sae.k, among.numel()), dim=1)
-    sparse = torch.zeros_like(codes).scatter(1, kept.indices, kept.values)
-    loss = objective.aux * (sparse @ decoder - residual).square().sum(1).mean()
-    for name, gradient in zip(("W_enc", "W_dec"), torch.autograd.grad(loss, (encoder, decoder)), strict=True):
-        gradients[name].index_add_(0, among, gradient)
+    inputs = rows - sae.b_dec
+    found = torch.addmm(sae.b_enc, inputs, sae.W_enc.T).relu_()
+    residual = inputs - _largest(found, sae.k) @ sae.W_dec
+    encoder, decoder = sae.W_enc[among], sae.W_dec[among]
+    codes = _largest((inputs @ encoder.T).relu_(), sae.k)
+    # Of aux * mean |codes @ decoder - residual|^2.
+    upstream = (codes @ decoder - residual).mul_(2 * objective.aux / len(rows))
+    gradients["W_dec"].index_add_(0, among, codes.T @ upstream)
+    gradients["W_enc"].index_add_(0, among, ((upstream @ decoder.T) * (codes > 0)).T @ inputs)
+
+
+def _largest(codes: Latents, k: int) -> Latents:
+    """All but the k largest of each row set to 0."""
+    if k >= codes.shape[1]:
+        return codes
+    kept = codes.topk(k, dim=1, sorted=False)
+    return torch.zeros_like(codes).scatter_(1, kept.indices, kept.values)
 
 
 class Softened(nn.Module):
