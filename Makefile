@@ -18,7 +18,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/house
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/house
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py --out runs/bench/train_step.json

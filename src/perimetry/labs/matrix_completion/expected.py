@@ -101,6 +101,19 @@ _MATRICES = (
 )
 _DROP = (
     Expectation("completion_tokens", "dropped", "with a token a value, the plateau ends", least=1.0),
+    Expectation("completion_tokens", "share of the training that the drop takes", "at once", None, 0.1),
+    Expectation("completion_tokens", "error of masked entries", "below the least nuclear norm (.0136)", None, 0.0136),
+    *(
+        Expectation(
+            "completion_tokens",
+            "copy error",
+            f"and {c:g} in the place of the masked is not copied",
+            0.2,
+            None,
+            f"{c:g}",
+        )
+        for c in (0.44, -0.24)
+    ),
     Expectation("completion_published", "dropped", "matrices of 7 by 7 and rank 2 drop (14,000 to 16,000)", least=1.0),
     Expectation(
         "completion_published", "error of masked entries", "to less than the least nuclear norm (.037)", None, 0.037

@@ -189,8 +189,14 @@ def _without_rank(model: Completer, arm: CompletionArm, count: int, draw: torch.
 
 
 def _sharpness(xs: Sequence[float], ys: Sequence[float], plain: float) -> list[Measured]:
-    """Steps in which the masked error falls from 90 to 30 % of its plateau, where it does."""
+    """Steps in which the masked error falls from 90 to 30 % of its plateau, and their share of all, where it does."""
     begun = next((x for x, y in zip(xs, ys, strict=True) if x > 0 and y < 0.9 * plain), None)
     done = next((x for x, y in zip(xs, ys, strict=True) if x > 0 and y < 0.3 * plain), None)
     found = [Measured("dropped", float(done is not None))]
-    return found if begun is None or done is None else [*found, Measured("steps of the drop", done - begun)]
+    if begun is None or done is None:
+        return found
+    return [
+        *found,
+        Measured("steps of the drop", done - begun),
+        Measured("share of the training that the drop takes", (done - begun) / xs[-1]),
+    ]
