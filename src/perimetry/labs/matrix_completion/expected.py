@@ -146,7 +146,17 @@ _CONTROLS = (
         control=True,
     ),
 )
-EXPECTED = (*_ALONE, *_SUMS, *_MATRICES, *_DROP, *_CONTROLS)
+_TRAINED_ON_NOTHING = (
+    Expectation(
+        "completion_no_rank",
+        "least error of masked entries, of saying 0",
+        "a model of matrices of no rank never leaves its plateau",
+        0.95,
+        None,
+        control=True,
+    ),
+)
+EXPECTED = (*_ALONE, *_SUMS, *_MATRICES, *_DROP, *_CONTROLS, *_TRAINED_ON_NOTHING)
 
 _SCORES = (*CONCEPTS, *BASELINES)
 _OF_SUMS = (*_SCORES, "nll", "entropy", "collapse")
