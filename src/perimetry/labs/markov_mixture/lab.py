@@ -154,9 +154,10 @@ class MarkovMixture(AbstractLab):
     asked: ClassVar[tuple[Asked, ...]] = ASKED
 
     def jobs(self, config: LabConfig) -> list[Job]:
-        """A mixture under a seed each."""
+        """A mixture under a seed each; what takes longest comes first, so that no process is left with it alone."""
         own = _own(config)
-        return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds["mixture"])]
+        order = sorted(own.arms, key=lambda arm: -ARMS[arm].steps)
+        return [Job(arm, seed) for arm in order for seed in range(own.seeds["mixture"])]
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """Train one model, and look at it."""
