@@ -7,12 +7,13 @@ shows the effect to be absent where it must be.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
 
 from perimetry.config import Config
 from perimetry.errors import UnknownName, UsageError
+from perimetry.measures.stats import Interval
 
 __all__ = [
     "AbstractLab",
@@ -27,10 +28,13 @@ __all__ = [
     "Outcome",
     "Panel",
     "Source",
+    "jobs_of",
+    "own_config",
     "with_seeds",
 ]
 
 Gate = Literal["all", "controls"]
+C = TypeVar("C", bound="LabConfig")
 
 
 class LabConfig(Config):
@@ -50,6 +54,15 @@ def with_seeds(config: LabConfig, seeds: int | None) -> LabConfig:
     if seeds < 1:
         raise UsageError(f"seeds = {seeds}; give 1 or more, and 3 or more for an interval that means something")
     return config.model_copy(update={"seeds": dict.fromkeys(config.seeds, seeds)})
+
+
+def own_config(config: LabConfig, wanted: type[C], lab: str) -> C:
+    """The configuration as that of a lab. Errors: `UsageError` for that of another."""
+    if not isinstance(config, wanted):
+        raise UsageError(
+            f"the lab {lab} wants a {wanted.__name__}, got {type(config).__name__}; take one of its presets"
+        )
+    return config
 
 
 class Source(NamedTuple):
@@ -72,6 +85,11 @@ class Job(NamedTuple):
     """Seed of everything drawn in it."""
 
 
+def jobs_of(arms: Sequence[str], seeds: Mapping[str, int]) -> list[Job]:
+    """Every arm under the seeds of its kind, which is its name as far as the first `_`."""
+    return [Job(arm, seed) for arm in arms for seed in range(seeds[arm.partition("_")[0]])]
+
+
 class Measured(NamedTuple):
     """One number of one job."""
 
@@ -87,6 +105,11 @@ class Measured(NamedTuple):
     """Upper end."""
     n: int = 1
     """Independent units within the job."""
+
+    @classmethod
+    def within(cls, metric: str, found: Interval, case: str = "") -> "Measured":
+        """A number with its interval over the units of the job."""
+        return cls(metric, found.estimate, case, found.low, found.high, found.n)
 
 
 class Curve(NamedTuple):
@@ -256,4 +279,4 @@ class AbstractLab(ABC):
 
     @abstractmethod
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:
-        """The figures; the first one stands for the lab in the gallery."""
+        """The figures; the first one stands for the lab in the gallery. One without a line is left out by what runs the lab."""

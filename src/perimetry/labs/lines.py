@@ -1,12 +1,21 @@
 """Lines of figures from the curves of several seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from perimetry.labs.base import Curve, Job, Line, Outcome
 
-__all__ = ["medians", "middle", "several"]
+__all__ = ["first_where", "medians", "middle", "several"]
+
+
+def first_where(xs: Sequence[int] | Sequence[float], right: Iterable[bool]) -> float:
+    """The first position at which something is right; twice the last one where it never is.
+
+    >>> first_where([0, 10, 20], [False, True, False]), first_where([0, 10, 20], [False, False, False])
+    (10.0, 40.0)
+    """
+    return float(next((x for x, yes in zip(xs, right, strict=False) if yes), 2 * xs[-1]))
 
 
 def several(found: Mapping[Job, Outcome], arm: str, curve: str) -> list[Curve]:

@@ -19,7 +19,16 @@ from perimetry.shift.profile import Profile
 from perimetry.train.recipe import TrainConfig
 from perimetry.train.trainer import Trainer
 
-__all__ = ["BASELINES", "CONCEPTS", "PointMeter", "Scaled", "aurocs", "evidence_of", "train_on_points"]
+__all__ = [
+    "BASELINES",
+    "CONCEPTS",
+    "PointMeter",
+    "Scaled",
+    "aurocs",
+    "evidence_of",
+    "recipe_of",
+    "train_on_points",
+]
 
 CONCEPTS = ("l0", "l0_excess", "surprise", "bernoulli", "energy", "recon_error")
 """Scores that read the dictionary."""
@@ -41,6 +50,32 @@ class Scaled(NamedTuple):
     def inputs(self, acts: Acts) -> Acts:
         """Activations as the dictionary reads them."""
         return (acts - self.centre) / self.scale
+
+
+def recipe_of(
+    architecture: str,
+    *,
+    width: int,
+    k: int,
+    steps: int,
+    seed: int,
+    lr: float,
+    batch: int = 512,
+    sparsity: float | None = None,
+) -> TrainConfig:
+    """A recipe for `train_on_points`: so many steps of `batch` points, everything drawn by one seed, no scaling of its own."""
+    return TrainConfig(
+        architecture=architecture,
+        width=width,
+        k=k,
+        tokens=steps * batch,
+        batch=batch,
+        seed=seed,
+        data_seed=seed,
+        lr=lr,
+        sparsity=sparsity,
+        normalise="none",
+    )
 
 
 def train_on_points(acts: Acts, config: TrainConfig) -> Scaled:
@@ -99,11 +134,14 @@ class PointMeter:
         }
         return found | ({"norm": acts.float().norm(dim=1)} if "norm" in found else {})
 
+    def by_place(self, acts: Float[Tensor, "row place d_model"]) -> dict[str, Float[Tensor, "row place"]]:
+        """Each score of each place of each row."""
+        return {name: values.view(acts.shape[:2]) for name, values in self.scores(acts.flatten(0, 1)).items()}
+
 
 def aurocs(metric: str, clean: dict[str, Tensor], shifted: dict[str, Tensor]) -> list[Measured]:
     """Chance that a shifted point scores above a clean one, a score each, with DeLong's interval."""
-    found: list[Measured] = []
-    for name, values in clean.items():
-        box = auroc_interval(values, shifted[name], pairs=False)
-        found.append(Measured(metric, box.estimate, name, box.low, box.high, box.n))
-    return found
+    return [
+        Measured.within(metric, auroc_interval(values, shifted[name], pairs=False), name)
+        for name, values in clean.items()
+    ]

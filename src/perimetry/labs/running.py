@@ -14,7 +14,7 @@ import torch
 
 from perimetry import __version__
 from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Job, LabConfig, Outcome
+from perimetry.labs.base import AbstractLab, Job, LabConfig, Outcome, Panel
 from perimetry.labs.judging import answered, judged, rows_of
 from perimetry.labs.pictures import keep_panels
 from perimetry.pipeline.begun import require_same
@@ -54,9 +54,9 @@ def run_lab(
         ):
             say(f"{done}/{len(jobs)}  {job.arm}, seed {job.seed}")
         found = {job: Outcome.of_json(read_json(_part(out, job))) for job in jobs}
-        results = _results(lab, config, found) | {"command": command}
-        keep_panels(lab.panels(config, found), out / "figures")
-        return keep_results(results, out)
+        panels = [panel for panel in lab.panels(config, found) if panel.lines]
+        keep_panels(panels, out / "figures")
+        return keep_results(_results(lab, config, found, panels) | {"command": command}, out)
 
 
 def _part(out: Path, job: Job) -> Path:
@@ -131,11 +131,13 @@ def failed(results: Mapping[str, Any]) -> list[str]:
     return [one["said"] for one in results["claims"] if one["decides"] and one["verdict"] == "fails"]
 
 
-def _results(lab: AbstractLab, config: LabConfig, found: Mapping[Job, Outcome]) -> dict[str, Any]:
+def _results(
+    lab: AbstractLab, config: LabConfig, found: Mapping[Job, Outcome], panels: Sequence[Panel]
+) -> dict[str, Any]:
     rows = rows_of(found)
-    panels = [
+    drawn = [
         panel._asdict() | {"lines": [{k: _thin(v) for k, v in line._asdict().items()} for line in panel.lines]}
-        for panel in lab.panels(config, found)
+        for panel in panels
     ]
     return {
         "kind": "lab",
@@ -149,7 +151,7 @@ def _results(lab: AbstractLab, config: LabConfig, found: Mapping[Job, Outcome]) 
         "rows": [row._asdict() for row in rows],
         "claims": judged(lab.expected, rows, config.judged),
         "asked": answered(lab.asked, rows),
-        "panels": panels,
+        "panels": drawn,
         "configuration": config.model_dump(mode="json"),
     }
 

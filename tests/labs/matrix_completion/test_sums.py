@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from perimetry.labs.lines import first_where
 from perimetry.labs.matrix_completion.attachment import DOSES, AttachConfig, attach_sums
-from perimetry.labs.matrix_completion.running import _crossed, _half_way
+from perimetry.labs.matrix_completion.running import _half_way
 from perimetry.labs.matrix_completion.sums import (
     FLOOR,
     LENGTH,
@@ -91,7 +92,7 @@ def test_a_meter_of_sums_measures_every_score() -> None:
 
 
 def test_steps_of_a_line() -> None:
-    assert _crossed([0, 10, 20], [3.0, 2.0, 0.5], 1.0, below=True) == 20
-    assert _crossed([0, 10, 20], [3.0, 2.0, 1.5], 1.0, below=True) == 40
-    assert _crossed([0, 10, 20], [0.0, 0.95, 1.0], 0.9, below=False) == 10
+    assert first_where([0, 10, 20], (y < 1.0 for y in (3.0, 2.0, 0.5))) == 20
+    assert first_where([0, 10, 20], (y < 1.0 for y in (3.0, 2.0, 1.5))) == 40
+    assert first_where([0, 10, 20], (y > 0.9 for y in (0.0, 0.95, 1.0))) == 10
     assert _half_way([0, 10, 20], [3.0, 2.0, 1.0]) == 10

@@ -9,10 +9,10 @@ from torch import Tensor
 from perimetry.labs.base import Measured
 from perimetry.labs.concept_space.denoiser import TRAINED, Denoiser
 from perimetry.labs.concept_space.images import COLOUR, PIXELS, World, pushed, rendered
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, evidence_of, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, evidence_of, recipe_of, train_on_points
 from perimetry.measures.reconstruction import fvu
 from perimetry.runtime import generator
-from perimetry.train.recipe import TrainConfig
+from perimetry.shift.mahalanobis import whitener
 
 __all__ = ["AttachConfig", "attach"]
 
@@ -58,19 +58,9 @@ def attach(model: Denoiser, world: World, at: AttachConfig, seed: int, *, whole:
     draw = generator(512_927_357 + seed)
     clean = torch.cat([world.conditions(name, at.conditions, draw) for name in TRAINED])
     states = model.condition(clean)
-    recipe = TrainConfig(
-        architecture="standard",
-        width=at.latents,
-        k=10,
-        tokens=at.steps * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=3e-3,
-        # A weight of 1 at a mean square norm of the width, brought to a total variance of 1.
-        sparsity=1 / states.shape[1] ** 0.5,
-        normalise="none",
-    )
+    # A weight of 1 at a mean square norm of the width, brought to a total variance of 1.
+    weight = 1 / states.shape[1] ** 0.5
+    recipe = recipe_of("standard", width=at.latents, k=10, steps=at.steps, seed=seed, lr=3e-3, sparsity=weight)
     with torch.enable_grad():
         made = train_on_points(states, recipe)
     meter = PointMeter(made, states, (*CONCEPTS, *BASELINES))
@@ -100,13 +90,11 @@ def attach(model: Denoiser, world: World, at: AttachConfig, seed: int, *, whole:
 
 
 class _Gaussian:
-    """Distance in the conditions themselves, without a model."""
+    """Mahalanobis distance in the conditions themselves, without a model."""
 
     def __init__(self, clean: Tensor) -> None:
-        self.mean = clean.double().mean(0)
-        centred = clean.double() - self.mean
-        self.precision = torch.linalg.pinv(centred.T @ centred / (len(clean) - 1), hermitian=True)
+        self.mean = clean.mean(0)
+        self.white = whitener(clean.double().T.cov())
 
     def score(self, conditions: Tensor) -> Float[Tensor, " image"]:
-        away = conditions.double() - self.mean
-        return (away @ self.precision * away).sum(1).float()
+        return ((conditions - self.mean) @ self.white).square().sum(1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perimetry.labs.concept_space.images import CLASSES, CONDITION, PIXELS, Discs, World
+from perimetry.labs.descent import descend
 from perimetry.runtime import generator
 
 __all__ = ["TRAINED", "Denoiser", "Judge", "judge_of", "train_denoiser", "training_set"]
@@ -96,9 +97,7 @@ def train_denoiser(data: Discs, seed: int, steps: int, every: int) -> Iterator[t
         sigma = (-1 + 1.2 * torch.randn(128, generator=draw)).exp()
         noise = torch.randn(128, PIXELS, generator=draw)
         loss = model.losses(data.images[rows], data.conditions[rows], sigma, noise).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
         if step % every == 0 or step == steps:
             yield step, model
 
@@ -133,9 +132,7 @@ def judge_of(world: World, seed: int, steps: int) -> tuple[Judge, float]:
     for _ in range(steps):
         images, labels = drawn(32)
         loss = functional.binary_cross_entropy(judge(images + 0.03 * torch.randn(images.shape, generator=draw)), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
     judge.requires_grad_(requires_grad=False)
     images, labels = drawn(256)
     return judge, float(((judge(images) > 0.5) == (labels > 0.5)).float().mean())

@@ -6,8 +6,18 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import (
+    AbstractLab,
+    Asked,
+    Expectation,
+    Job,
+    LabConfig,
+    Outcome,
+    Panel,
+    Source,
+    jobs_of,
+    own_config,
+)
 from perimetry.labs.concept_space.attachment import AttachConfig
 from perimetry.labs.concept_space.expected import ASKED, EXPECTED
 from perimetry.labs.concept_space.images import World
@@ -97,12 +107,12 @@ class ConceptSpace(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Images first: they take longest."""
-        own = _own(config)
-        return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds[arm.partition("_")[0]])]
+        own = own_config(config, ConceptConfig, self.name)
+        return jobs_of(own.arms, own.seeds)
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """One arm under one seed."""
-        own = _own(config)
+        own = own_config(config, ConceptConfig, self.name)
         if job.arm == "theory_linear":
             return run_theory("linear", job.seed, own.theory_steps)
         if job.arm == "theory_mlp":
@@ -117,12 +127,4 @@ class ConceptSpace(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """The way to the combination, its time, the theory, the score."""
-        return [panel for panel in (way(found), hidden(found), sooner(found), theory(found)) if panel.lines]
-
-
-def _own(config: LabConfig) -> ConceptConfig:
-    if not isinstance(config, ConceptConfig):
-        raise UsageError(
-            f"the lab concept-space wants a ConceptConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [way(found), hidden(found), sooner(found), theory(found)]

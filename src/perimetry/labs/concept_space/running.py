@@ -12,6 +12,7 @@ from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.labs.concept_space.attachment import AttachConfig, attach
 from perimetry.labs.concept_space.denoiser import Denoiser, Judge, judge_of, train_denoiser, training_set
 from perimetry.labs.concept_space.images import PIXELS, World, pushed, turned
+from perimetry.labs.lines import first_where
 from perimetry.runtime import generator
 
 __all__ = ["SIGNALS", "STRENGTHS", "ImageSizes", "run_images", "run_signals"]
@@ -113,18 +114,14 @@ def run_signals(seed: int, sizes: ImageSizes, signals: Sequence[float]) -> Outco
 
 
 def _first(looks: list[_Look], concept: int) -> float:
-    return float(next((k.step for k in looks if k.plain[concept] >= LEARNED), 2 * looks[-1].step))
+    return first_where([look.step for look in looks], (bool(look.plain[concept] >= LEARNED) for look in looks))
 
 
 def _strictly(looks: list[_Look], concept: int) -> float:
     """As the released code counts: above .9 at three looks in a row."""
     right = [bool(look.plain[concept] > STRICT) for look in looks]
-    found = (
-        looks[i].step
-        for i in range(len(looks))
-        if len(right[i : i + IN_A_ROW]) == IN_A_ROW and all(right[i : i + IN_A_ROW])
-    )
-    return float(next(found, 2 * looks[-1].step))
+    found = (all(right[i : i + IN_A_ROW]) for i in range(len(right) - IN_A_ROW + 1))
+    return first_where([look.step for look in looks], found)
 
 
 def _numbers(looks: list[_Look]) -> list[Measured]:

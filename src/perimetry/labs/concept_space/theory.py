@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perimetry.labs.base import Curve, Measured, Outcome
+from perimetry.labs.descent import descend
+from perimetry.labs.lines import first_where
 from perimetry.measures.stats import spearman
 from perimetry.runtime import generator
 
@@ -37,8 +39,7 @@ class Learning(NamedTuple):
 
     def time(self, name: Literal["strong", "weak"]) -> float:
         """First step at which a concept is learned; twice the last step where it never is."""
-        found = (s for s, share in zip(self.steps, getattr(self, name), strict=True) if share >= THERE)
-        return next(found, 2 * self.steps[-1])
+        return first_where(self.steps, (share >= THERE for share in getattr(self, name)))
 
     def bend(self) -> int:
         """Looks at which the strong concept is there and the weak one is missing."""
@@ -95,9 +96,7 @@ def learn(learner: Learner, weak: float, seed: int, steps: int, *, spread: float
             found.weak.append(float(share[1]))
         x = _points(256, weak, spread, draw)
         loss = 0.5 * (model(x) - x).square().sum(1).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
     return found
 
 

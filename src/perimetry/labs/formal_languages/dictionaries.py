@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perimetry.labs.formal_languages.models import Splice
-from perimetry.labs.points import Scaled, train_on_points
+from perimetry.labs.points import Scaled, recipe_of, train_on_points
 from perimetry.runtime import generator
 from perimetry.sae.topk import TopKSAE
 from perimetry.train.recipe import TrainConfig
@@ -46,17 +46,15 @@ class Made(NamedTuple):
 
 
 def _recipe(sizes: SAESizes, seed: int, *, architecture: str, k: int = 8, sparsity: float = 0.0) -> TrainConfig:
-    return TrainConfig(
-        architecture=architecture,
+    return recipe_of(
+        architecture,
         width=sizes.latents,
         k=k,
-        tokens=sizes.steps * sizes.batch,
+        steps=sizes.steps,
         batch=sizes.batch,
         seed=seed,
-        data_seed=seed,
         lr=sizes.lr,
         sparsity=sparsity if architecture == "standard" else None,
-        normalise="none",
     )
 
 

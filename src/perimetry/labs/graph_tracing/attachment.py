@@ -8,12 +8,11 @@ from torch import Tensor
 
 from perimetry.axes import TokenIds
 from perimetry.labs.base import Measured
-from perimetry.labs.graph_tracing.scratch import ScratchArm, named_walks
+from perimetry.labs.graph_tracing.scratch import ScratchArm
 from perimetry.labs.graph_tracing.world import Graph, grid, hexagons, ring, star, tree
 from perimetry.labs.nano import Nano
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, recipe_of, train_on_points
 from perimetry.runtime import generator
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["AttachConfig", "attach"]
 
@@ -51,37 +50,18 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
     """AUROC of the mean score of a walk, against walks on the grid with new names."""
     draw = generator(15_486_719 + seed)
     reference = torch.cat(
-        [
-            named_walks(graph, at.walks, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
-            for graph in (grid(4, 4), grid(4, 4), *(ring(n) for n in (8, 10, 12)))
-        ]
+        [arm.walks(graph, at.walks, draw).ids for graph in (grid(4, 4), grid(4, 4), *(ring(n) for n in (8, 10, 12)))]
     )
     states = _states(model, reference)[:, at.skip :].flatten(0, 1)
-    recipe = TrainConfig(
-        architecture="batchtopk",
-        width=at.latents,
-        k=12,
-        tokens=at.steps * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=2e-3,
-        normalise="none",
-    )
-    made = train_on_points(states, recipe)
-    meter = PointMeter(made, states, (*CONCEPTS, *BASELINES))
+    recipe = recipe_of("batchtopk", width=at.latents, k=12, steps=at.steps, seed=seed, lr=2e-3)
+    meter = PointMeter(train_on_points(states, recipe), states, (*CONCEPTS, *BASELINES))
 
     def scores(ids: TokenIds, skip: int = at.skip) -> dict[str, Float[Tensor, " walk"]]:
-        acts = _states(model, ids)[:, skip:]
-        flat = meter.scores(acts.flatten(0, 1))
-        own = {name: values.view(acts.shape[:2]).mean(1) for name, values in flat.items()}
+        own = {name: values.mean(1) for name, values in meter.by_place(_states(model, ids)[:, skip:]).items()}
         return own | _likelihoods(model, ids, skip)
 
     tests = {
-        kind: named_walks(
-            graph, at.walks, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking, teleport=teleport
-        ).ids
-        for kind, (graph, teleport) in _kinds().items()
+        kind: arm.walks(graph, at.walks, draw, teleport=teleport).ids for kind, (graph, teleport) in _kinds().items()
     }
     tests["unused token"] = torch.where(tests["known"] == tests["known"][:, :1], arm.vocab - 1, tests["known"])
     tests["shuffled"] = _shuffled(tests["known"], draw)
@@ -92,7 +72,7 @@ def attach(model: Nano, arm: ScratchArm, at: AttachConfig, seed: int) -> list[Me
     found += aurocs("AUROC of ring 13 against ring 10", read["ring 10"], read["ring 13"])
     # Walks twice as long as any that was trained on, scored in their second half.
     length = min(2 * arm.length, arm.context)
-    longer = named_walks(grid(4, 4), at.walks, length, draw, vocab=arm.vocab, backtracking=arm.backtracking).ids
+    longer = arm.walks(grid(4, 4), at.walks, draw, length=length).ids
     return found + aurocs("AUROC of longer walks", clean, scores(longer, arm.length))
 
 

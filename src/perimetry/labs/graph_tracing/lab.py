@@ -6,8 +6,18 @@ from typing import ClassVar, Final, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import (
+    AbstractLab,
+    Asked,
+    Expectation,
+    Job,
+    LabConfig,
+    Outcome,
+    Panel,
+    Source,
+    jobs_of,
+    own_config,
+)
 from perimetry.labs.graph_tracing.attachment import AttachConfig
 from perimetry.labs.graph_tracing.expected import ASKED, EXPECTED
 from perimetry.labs.graph_tracing.panels import drift, followed_real, followed_scratch
@@ -95,12 +105,12 @@ class GraphTracing(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Baselines, walkers, words."""
-        own = _own(config)
-        return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds[arm.partition("_")[0]])]
+        own = own_config(config, GraphConfig, self.name)
+        return jobs_of(own.arms, own.seeds)
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """One arm under one seed."""
-        own = _own(config)
+        own = own_config(config, GraphConfig, self.name)
         if job.arm == "baselines":
             return run_baselines(job.seed, 100 * own.tests)
         if job.arm == "real":
@@ -112,12 +122,4 @@ class GraphTracing(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """The walker, the words, the score."""
-        return [panel for panel in (followed_scratch(found), followed_real(found), drift(found)) if panel.lines]
-
-
-def _own(config: LabConfig) -> GraphConfig:
-    if not isinstance(config, GraphConfig):
-        raise UsageError(
-            f"the lab graph-tracing wants a GraphConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [followed_scratch(found), followed_real(found), drift(found)]

@@ -16,9 +16,8 @@ from perimetry.assets import Document, read_texts
 from perimetry.errors import AssetError
 from perimetry.labs.base import Curve, Measured
 from perimetry.labs.graph_tracing.real import Read, ordinary_words, read_words
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, recipe_of, train_on_points
 from perimetry.measures.stats import spearman
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["partial_spearman", "read_meter", "smooth"]
 
@@ -66,24 +65,16 @@ def read_meter(
 
 
 def _meter_of(clean: Float[Tensor, "token d"], seed: int) -> PointMeter:
-    recipe = TrainConfig(
-        architecture="batchtopk",
-        width=1024,
-        k=24,
-        tokens=300 * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=1e-3,
-        normalise="none",
-    )
+    recipe = recipe_of("batchtopk", width=1024, k=24, steps=300, seed=seed, lr=1e-3)
     return PointMeter(train_on_points(clean, recipe), clean, (*CONCEPTS, *BASELINES))
 
 
 def _scores(meter: PointMeter, read: Read, layer: int) -> dict[str, Float[Tensor, "walk step"]]:
-    states = read.states[layer]
-    own = {name: values.view(states.shape[:2]) for name, values in meter.scores(states.flatten(0, 1)).items()}
-    return own | {"nll": read.nll, "entropy": read.entropy, "repetition": read.repetition}
+    return meter.by_place(read.states[layer]) | {
+        "nll": read.nll,
+        "entropy": read.entropy,
+        "repetition": read.repetition,
+    }
 
 
 def _drift(values: Float[Tensor, "walk step"], norm: Float[Tensor, "walk step"], case: str) -> list[Measured]:

@@ -51,7 +51,8 @@ LINES: Final = Spelling("\n", "")
 SPELLINGS: Final = {"new line": LINES, "comma": Spelling(",", " "), "none": Spelling("", " ")}
 """Name of a separator -> how a list is written with it."""
 
-PAIRED: Final = Spelling("", " ")
+PAIRED: Final = SPELLINGS["none"]
+"""How the words of a pair are written."""
 BAR: Final = " /"
 """Between two pairs."""
 
@@ -86,9 +87,14 @@ def _ids(lm: LanguageModel, text: str) -> list[int]:
     return list(lm.plain_tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def _behind(lm: LanguageModel, text: str) -> list[int]:
+    """The tokens of a text behind a word."""
+    return _ids(lm, f"a{text}")[len(_ids(lm, "a")) :]
+
+
 def _token(lm: LanguageModel, word: str, spelling: Spelling) -> int | None:
     """The token of a word within such a list, or None where it is not one."""
-    start, mark = _ids(lm, f"a{spelling.mark}"), len(_ids(lm, f"a{spelling.mark}")) - len(_ids(lm, "a"))
+    start, mark = _ids(lm, f"a{spelling.mark}"), len(_behind(lm, spelling.mark))
     whole = _ids(lm, f"a{spelling.mark}{spelling.lead}{word}{spelling.mark}")
     return whole[len(start)] if whole[: len(start)] == start and len(whole) == len(start) + 1 + mark else None
 
@@ -133,7 +139,7 @@ def read_words(
     spelling: Spelling = LINES,
 ) -> Read:
     """Read lists of word tokens. `asked`: tokens whose chances are kept."""
-    mark = _ids(lm, f"a{spelling.mark}")[len(_ids(lm, "a")) :]
+    mark = _behind(lm, spelling.mark)
     stride = 1 + len(mark)
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     logs, nll, entropy = [], [], []
@@ -183,7 +189,7 @@ def share_of_pairs(
     tokens = torch.tensor([token for _, token in usable_words(lm, graph.nodes, spelling)])
     edges = graph.adjacency.nonzero()
     nodes = edges[torch.randint(0, len(edges), (count, pairs), generator=draw)]
-    bar = torch.tensor(_ids(lm, f"a{BAR}")[len(_ids(lm, "a")) :])
+    bar = torch.tensor(_behind(lm, BAR))
     rows = torch.cat([tokens[nodes], bar.expand(count, pairs, len(bar))], 2).flatten(1)
     ids = _row(lm, rows, []).to(lm.device)
     found: list[Tensor] = []

@@ -11,7 +11,6 @@ from perimetry.labs.graph_tracing.scratch import (
     follow,
     geometry_of,
     heads_of,
-    named_walks,
     train_walker,
 )
 from perimetry.labs.graph_tracing.world import Graph, grid, hexagons, ring, walks
@@ -61,8 +60,8 @@ def run_scratch(arm: ScratchArm, seed: int, steps: int, tests: int, at: AttachCo
     graph = grid(4, 4)
     model = train_walker(arm, seed, steps)
     draw = generator(900 + seed)
-    named = named_walks(graph, tests, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking)
-    jumping = named_walks(graph, tests, arm.length, draw, vocab=arm.vocab, backtracking=arm.backtracking, teleport=1.0)
+    named = arm.walks(graph, tests, draw)
+    jumping = arm.walks(graph, tests, draw, teleport=1.0)
     order = torch.rand(named.ids.shape, generator=draw).argsort(1)
     lost = named._replace(ids=named.ids.gather(1, order), walk=named.walk.gather(1, order))
     measured: list[Measured] = []
@@ -99,7 +98,7 @@ def _beyond(model: Nano, arm: ScratchArm, tests: int, draw: torch.Generator) -> 
         ("ring 13", ring(13), arm.length),
         ("longer walks", grid(4, 4), min(2 * arm.length, arm.context)),
     ):
-        named = named_walks(graph, tests, length, draw, vocab=arm.vocab, backtracking=arm.backtracking)
+        named = arm.walks(graph, tests, draw, length=length)
         found.append(Measured("valid share", float(follow(model, named, graph).among[:, -28:].mean()), name))
     return found
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perimetry.axes import TokenIds
 from perimetry.config import Config
+from perimetry.labs.descent import descend
 from perimetry.labs.graph_tracing.measures import Following, class_means, following, shape_of
 from perimetry.labs.graph_tracing.world import Graph, grid, ring, walks, walks_on
 from perimetry.labs.nano import Nano, NanoConfig
@@ -47,6 +48,15 @@ class ScratchArm(Config):
     """Standard deviation of the first weights."""
     backtracking: bool = False
     """Whether walks may go straight back: on these a model that repeats the node before is always right."""
+
+    def walks(
+        self, graph: Graph, count: int, draw: torch.Generator, *, length: int | None = None, teleport: float = 0.0
+    ) -> "Named":
+        """Walks on one graph as those that are trained on, each with names of its own; `length`: None, that of training."""
+        steps = self.length if length is None else length
+        return named_walks(
+            graph, count, steps, draw, vocab=self.vocab, backtracking=self.backtracking, teleport=teleport
+        )
 
     def model(self, seed: int) -> Nano:
         """The transformer before training."""
@@ -115,10 +125,7 @@ def train_walker(arm: ScratchArm, seed: int, steps: int) -> Nano:
     optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     for step, ids in enumerate(_batches(arm, seed, steps), 1):
         optimiser.param_groups[0]["lr"] = arm.lr * min(1.0, step / max(1, arm.warmup))
-        optimiser.zero_grad(set_to_none=True)
-        model.loss(ids).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        descend(optimiser, model.loss(ids), clip=1.0)
     return model.eval()
 
 

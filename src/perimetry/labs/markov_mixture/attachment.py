@@ -12,11 +12,10 @@ from perimetry.labs.base import Measured
 from perimetry.labs.markov_mixture.optimal import log_fresh, log_iid, log_known, log_near, log_unordered
 from perimetry.labs.markov_mixture.world import Mixture, Sample
 from perimetry.labs.nano import Nano
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, recipe_of, train_on_points
 from perimetry.measures.ranking import auroc_interval
 from perimetry.runtime import generator
 from perimetry.sae.base import Codes
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["Attached", "Attachment", "attach", "mutual_information", "optimal_areas", "separation", "tests_of"]
 
@@ -82,7 +81,7 @@ def optimal_areas(
             ):
                 box = auroc_interval(values[0].float(), values[1].float(), pairs=False)
                 case = f"{name}, {kind}, context {length}"
-                found.append(Measured("optimal AUROC", box.estimate, case, box.low, box.high, box.n))
+                found.append(Measured.within("optimal AUROC", box, case))
     return found
 
 
@@ -129,17 +128,7 @@ def attach(model: Nano, at: Attachment, seed: int) -> Attached:
     """AUROC of every score at every kind and length of context, by a dictionary that is trained for this look."""
     reference = _read(model, at.reference, at.layer)
     flat = reference.acts[:, 1:].flatten(0, 1)
-    recipe = TrainConfig(
-        architecture="batchtopk",
-        width=at.latents,
-        k=8,
-        tokens=at.steps * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=2e-3,
-        normalise="none",
-    )
+    recipe = recipe_of("batchtopk", width=at.latents, k=8, steps=at.steps, seed=seed, lr=2e-3)
     made = train_on_points(flat, recipe)
     tests = {kind: _read(model, ids, at.layer) for kind, ids in at.tests.items()}
     rows: list[Measured] = []
@@ -159,7 +148,7 @@ def attach(model: Nano, at: Attachment, seed: int) -> Attached:
             for name, values in scores(read).items():
                 box = auroc_interval(clean[name], values, pairs=False)
                 case = f"{name}, {kind}, context {length}"
-                rows.append(Measured("AUROC", box.estimate, case, box.low, box.high, box.n))
+                rows.append(Measured.within("AUROC", box, case))
                 areas.setdefault(kind, {}).setdefault(name, {})[length] = box.estimate
     chosen = torch.randperm(flat.shape[0], generator=generator(seed))[:4096]
     codes = evidence_of(made.sae, made.inputs(flat[chosen])).codes

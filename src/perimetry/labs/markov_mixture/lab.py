@@ -6,8 +6,18 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Measured, Outcome, Panel, Source
+from perimetry.labs.base import (
+    AbstractLab,
+    Asked,
+    Expectation,
+    Job,
+    LabConfig,
+    Measured,
+    Outcome,
+    Panel,
+    Source,
+    own_config,
+)
 from perimetry.labs.markov_mixture.attachment import Attached, Attachment, attach, optimal_areas, tests_of
 from perimetry.labs.markov_mixture.expected import ASKED, EXPECTED
 from perimetry.labs.markov_mixture.panels import against_optimum, phases
@@ -155,13 +165,13 @@ class MarkovMixture(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """A mixture under a seed each; what takes longest comes first, so that no process is left with it alone."""
-        own = _own(config)
+        own = own_config(config, MarkovConfig, self.name)
         order = sorted(own.arms, key=lambda arm: -ARMS[arm].steps)
         return [Job(arm, seed) for arm in order for seed in range(own.seeds["mixture"])]
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """Train one model, and look at it."""
-        own, arm = _own(config), ARMS[job.arm]
+        own, arm = own_config(config, MarkovConfig, self.name), ARMS[job.arm]
         mixture = arm.mixture(job.seed)
         contexts = contexts_of(mixture, own.contexts, arm.length, job.seed)
         measured = lines_of(contexts)
@@ -194,15 +204,10 @@ class MarkovMixture(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:
         """The phases, and the share of what is possible that each score reaches."""
-        return [*phases(found, _own(config).arms), *against_optimum(found, _own(config).arms)]
-
-
-def _own(config: LabConfig) -> MarkovConfig:
-    if not isinstance(config, MarkovConfig):
-        raise UsageError(
-            f"the lab markov-mixture wants a MarkovConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [
+            *phases(found, own_config(config, MarkovConfig, self.name).arms),
+            *against_optimum(found, own_config(config, MarkovConfig, self.name).arms),
+        ]
 
 
 def _at_end(model: Nano, contexts: Contexts, last: Phase, seed: int) -> list[Measured]:

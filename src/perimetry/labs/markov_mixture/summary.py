@@ -85,7 +85,7 @@ def mix(last: Phase, ends: Mapping[str, tuple[float, float]]) -> list[Measured]:
 def retrieved(nearer: Tensor) -> Measured:
     """Share of unseen chains on which the model answers with a chain of the mixture; a half where it does not retrieve."""
     box = wilson(int(nearer.sum()), len(nearer))
-    return Measured("nearer to the mixture than to drawn chains", box.estimate, "", box.low, box.high, box.n)
+    return Measured.within("nearer to the mixture than to drawn chains", box)
 
 
 def phase_numbers(seen: Mapping[int, Phase], even: float) -> list[Measured]:

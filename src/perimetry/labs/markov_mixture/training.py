@@ -7,6 +7,7 @@ import torch
 
 from perimetry.axes import TokenIds
 from perimetry.config import Config
+from perimetry.labs.descent import descend
 from perimetry.labs.markov_mixture.world import Mixture, Prior
 from perimetry.labs.nano import Nano, NanoConfig
 from perimetry.runtime import generator
@@ -86,9 +87,7 @@ def train_states(arm: MarkovArm, mixture: Mixture, seed: int, stops: list[int]) 
     optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     wanted = set(stops)
     for step, ids in enumerate(_batches(arm, mixture, seed, max(stops)), 1):
-        optimiser.zero_grad(set_to_none=True)
-        model.loss(ids).backward()
-        optimiser.step()
+        descend(optimiser, model.loss(ids))
         if step in wanted:
             model.eval()
             yield step, model

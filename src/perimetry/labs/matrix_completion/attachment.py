@@ -13,11 +13,10 @@ from perimetry.labs.base import Measured
 from perimetry.labs.matrix_completion.completer import Completer, CompletionArm
 from perimetry.labs.matrix_completion.sums import LENGTH, MODULUS, Sums, joined, sequences, sums
 from perimetry.labs.matrix_completion.world import Masked, beside, identifiable, masked, matrices
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, aurocs, recipe_of, train_on_points
 from perimetry.measures.ranking import auroc_interval
 from perimetry.measures.stats import spearman
 from perimetry.runtime import generator
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["DOSES", "AttachConfig", "attach_completer", "attach_sums", "counts_at"]
 
@@ -42,17 +41,7 @@ class AttachConfig(NamedTuple):
 
     def meter(self, clean: Float[Tensor, "token d"], seed: int) -> PointMeter:
         """A dictionary of clean states, and scores fitted on them."""
-        recipe = TrainConfig(
-            architecture="batchtopk",
-            width=self.latents,
-            k=self.k,
-            tokens=self.steps * 512,
-            batch=512,
-            seed=seed,
-            data_seed=seed,
-            lr=2e-3,
-            normalise="none",
-        )
+        recipe = recipe_of("batchtopk", width=self.latents, k=self.k, steps=self.steps, seed=seed, lr=2e-3)
         return PointMeter(train_on_points(clean, recipe), clean, NAMES)
 
 
@@ -104,11 +93,10 @@ def attach_sums(model: Sums, at: AttachConfig, seed: int) -> tuple[list[Measured
 
     def scores(ids: TokenIds) -> Scores:
         states = _states(model, ids)
-        own = {name: values.view(states.shape[:2]) for name, values in meter.scores(states.flatten(0, 1)).items()}
         pairs = functional.normalize(states, dim=-1)
         # How alike the states of a sequence are; the same at all its places.
         alike = (pairs @ pairs.transpose(1, 2)).mean(2)
-        return own | _likelihoods(model, ids) | {"collapse": alike}
+        return meter.by_place(states) | _likelihoods(model, ids) | {"collapse": alike}
 
     clean = sequences(at.tests, draw)
     doses: list[Tensor] = []
@@ -124,9 +112,7 @@ def attach_sums(model: Sums, at: AttachConfig, seed: int) -> tuple[list[Measured
             measured += _placed(found, wrong[:, :-1])
     for name, parts in by_dose.items():
         box = spearman(torch.cat(parts), torch.cat(doses))
-        measured.append(
-            Measured("score follows the share of wrong answers", box.estimate, name, box.low, box.high, box.n)
-        )
+        measured.append(Measured.within("score follows the share of wrong answers", box, name))
     usual = {name: values.mean(1) for name, values in scores(clean).items()}
     for kind, ids in _odd(at.tests, draw).items():
         measured += aurocs(f"AUROC of {kind}", usual, {name: values.mean(1) for name, values in scores(ids).items()})
@@ -138,7 +124,7 @@ def _placed(found: Mapping[str, Tensor], wrong: Bool[Tensor, "sequence answer"])
     measured: list[Measured] = []
     for name, values in found.items():
         box = auroc_interval(values[~wrong], values[wrong], pairs=False)
-        measured.append(Measured("AUROC of the wrong place", box.estimate, name, box.low, box.high, box.n))
+        measured.append(Measured.within("AUROC of the wrong place", box, name))
     return measured
 
 
@@ -207,7 +193,7 @@ def _determined(
     measured: list[Measured] = []
     for name, values in scores.items():
         box = auroc_interval(values[known], values[~known], pairs=False)
-        measured.append(Measured("AUROC of what nothing determines", box.estimate, name, box.low, box.high, box.n))
+        measured.append(Measured.within("AUROC of what nothing determines", box, name))
     return [*measured, Measured("share that nothing determines", float((~known).float().mean()))]
 
 

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perimetry.config import Config
+from perimetry.labs.descent import descend
 from perimetry.labs.matrix_completion.world import Law, Masked, masked, matrices
 from perimetry.runtime import generator
 
-__all__ = ["Completer", "CompletionArm", "Look", "copy_error", "looked_at", "oddness", "train_completer"]
+__all__ = ["Completer", "CompletionArm", "Fit", "copy_error", "looked_at", "oddness", "train_completer"]
 
 Entries = Float[Tensor, "matrix row column"]
 CENTS, FAR = 100, 10
@@ -103,7 +104,7 @@ class Completer(nn.Module):
         return self.out(self.norm(x))[..., 0].view(values.shape), kept
 
 
-class Look(NamedTuple):
+class Fit(NamedTuple):
     """A model at one step of its training."""
 
     shown: float
@@ -115,12 +116,12 @@ class Look(NamedTuple):
 
 
 @torch.no_grad()
-def looked_at(model: Completer, given: Masked) -> Look:
+def looked_at(model: Completer, given: Masked) -> Fit:
     """Measure a model."""
     found = _completed(model, given.values, given.observed)
     squared = (found - given.values).square()
     hidden = ~given.observed
-    return Look(float(squared[given.observed].mean()), float(squared[hidden].mean()), float(found[hidden].abs().mean()))
+    return Fit(float(squared[given.observed].mean()), float(squared[hidden].mean()), float(found[hidden].abs().mean()))
 
 
 @torch.no_grad()
@@ -153,8 +154,6 @@ def train_completer(arm: CompletionArm, seed: int, steps: int, every: int) -> It
         given = arm.draw(arm.batch, draw)
         values = given.values.to(arm.device)
         loss = (model(values, given.observed.to(arm.device)) - values).square().mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
         if step % every == 0 or step == steps:
             yield step, model.eval()

@@ -6,8 +6,18 @@ from typing import ClassVar, Final, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import (
+    AbstractLab,
+    Asked,
+    Expectation,
+    Job,
+    LabConfig,
+    Outcome,
+    Panel,
+    Source,
+    jobs_of,
+    own_config,
+)
 from perimetry.labs.matrix_completion.attachment import AttachConfig
 from perimetry.labs.matrix_completion.completer import CompletionArm
 from perimetry.labs.matrix_completion.expected import ASKED, EXPECTED
@@ -105,13 +115,13 @@ class MatrixCompletion(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """What takes longest first, so that no worker is left with it alone."""
-        own = _own(config)
+        own = own_config(config, CompletionConfig, self.name)
         order = sorted(own.arms, key=lambda arm: ("completion", "sums", "baselines").index(arm.partition("_")[0]))
-        return [Job(arm, seed) for arm in order for seed in range(own.seeds[arm.partition("_")[0]])]
+        return jobs_of(order, own.seeds)
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """One arm under one seed."""
-        own = _own(config)
+        own = own_config(config, CompletionConfig, self.name)
         if job.arm == "baselines":
             return run_baselines(job.seed, own.matrices)
         at = AttachConfig(own.tests, own.latents, 8, own.sae_steps)
@@ -126,13 +136,4 @@ class MatrixCompletion(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """The drop, what is hidden, the count, the matrices."""
-        made = (dropped(found), hidden(found), counted(found), completed(found))
-        return [panel for panel in made if panel.lines]
-
-
-def _own(config: LabConfig) -> CompletionConfig:
-    if not isinstance(config, CompletionConfig):
-        raise UsageError(
-            f"the lab matrix-completion wants a CompletionConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [dropped(found), hidden(found), counted(found), completed(found)]

@@ -7,10 +7,12 @@ from typing import Final, NamedTuple
 import torch
 
 from perimetry.labs.base import Curve, Measured, Outcome
+from perimetry.labs.lines import first_where
 from perimetry.labs.matrix_completion.attachment import AttachConfig, attach_completer, attach_sums, counts_at
 from perimetry.labs.matrix_completion.completer import (
     Completer,
     CompletionArm,
+    Fit,
     copy_error,
     looked_at,
     oddness,
@@ -73,15 +75,10 @@ class SumsSizes(NamedTuple):
     """The meter, or None where it is not attached."""
 
 
-def _crossed(xs: Sequence[int], ys: Sequence[float], level: float, *, below: bool) -> float:
-    """First step at which a line has crossed a level; twice the last one where it never does."""
-    return float(next((x for x, y in zip(xs, ys, strict=True) if (y < level if below else y > level)), 2 * xs[-1]))
-
-
 def _half_way(xs: Sequence[int], ys: Sequence[float]) -> float:
     """First step at which a line has done half of its way."""
     way = abs(ys[-1] - ys[0])
-    return float(next(x for x, y in zip(xs, ys, strict=True) if abs(y - ys[0]) >= way / 2))
+    return first_where(xs, (abs(y - ys[0]) >= way / 2 for y in ys))
 
 
 def run_sums(arm: SumsArm, seed: int, steps: int, sizes: SumsSizes) -> Outcome:
@@ -127,9 +124,9 @@ def _sums_numbers(xs: Sequence[int], lines: Mapping[str, Sequence[float]]) -> li
         Measured("loss of the answers", at("outputs", BEFORE[0]), f"step {BEFORE[0]}"),
         Measured("loss of the answers", outputs[-1], "end"),
         Measured("least loss of the answers", min(outputs)),
-        Measured("step of the loss", _crossed(xs, outputs, 1.0, below=True), "below 1"),
-        Measured("step of the loss", _crossed(xs, outputs, 0.1, below=True), "below .1"),
-        Measured("step of the accuracy", _crossed(xs, lines["accuracy"], 0.9, below=False), "above .9"),
+        Measured("step of the loss", first_where(xs, (y < 1.0 for y in outputs)), "below 1"),
+        Measured("step of the loss", first_where(xs, (y < 0.1 for y in outputs)), "below .1"),
+        Measured("step of the accuracy", first_where(xs, (y > 0.9 for y in lines["accuracy"])), "above .9"),
         Measured("loss above what can be foretold", lines["total"][-1] - FLOOR, "end"),
         Measured("attention on the right numbers", progress[-1], "end"),
         Measured("growth of that attention", at("progress", BEFORE[1]) / max(progress[0], 1e-12), f"step {BEFORE[1]}"),
@@ -150,19 +147,20 @@ def run_completion(arm: CompletionArm, seed: int, steps: int, looks: int, at: At
     every = max(1, steps // looks)
     xs: list[float] = []
     lines: dict[str, list[float]] = {"shown": [], "masked": []}
+    last: Fit | None = None
     model: Completer | None = None
     before: Completer | None = None
     for step, own in train_completer(arm, seed, steps, every):
-        look, model = looked_at(own, given), own
+        last, model = looked_at(own, given), own
         if before is None and step >= BEGUN * steps:
             before = copy.deepcopy(own)
         xs.append(float(step))
-        lines["shown"].append(look.shown)
-        lines["masked"].append(look.hidden)
+        lines["shown"].append(last.shown)
+        lines["masked"].append(last.hidden)
     assert model is not None, "step 0 is always looked at"
+    assert last is not None, "with the model"
     assert before is not None, "the last step is looked at"
     plain = float(given.values[~given.observed].square().mean())
-    last = looked_at(model, given)
     measured = [
         Measured("error of shown entries", last.shown),
         Measured("error of masked entries", last.hidden),

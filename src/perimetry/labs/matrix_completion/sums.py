@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from perimetry.axes import TokenIds
 from perimetry.config import Config
+from perimetry.labs.descent import descend
 from perimetry.runtime import generator
 
 __all__ = ["FLOOR", "LENGTH", "Look", "Sums", "SumsArm", "looked_at", "sequences", "train_sums"]
@@ -180,8 +181,6 @@ def train_sums(arm: SumsArm, seed: int, steps: int, every: int) -> Iterator[tupl
     for step in range(1, steps + 1):
         ids = sequences(arm.batch, draw, arm.answer)
         loss = functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
         if step % every == 0 or step == steps:
             yield step, model

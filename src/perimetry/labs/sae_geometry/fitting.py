@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perimetry.axes import Acts, Latents
+from perimetry.labs.descent import descend
 from perimetry.runtime import generator
 from perimetry.sae.affine import Weights
 from perimetry.sae.base import AbstractSAE, Codes, SAEOutput, Start
@@ -162,11 +163,8 @@ class Softened(nn.Module):
             points = next(batches)
             codes, apart = self.latents(points)
             lost = (points - codes @ self.W_dec).square().sum(1).mean() + gamma * (codes * apart).sum(1).mean()
-            optimizer.zero_grad(set_to_none=True)
-            lost.backward()
-            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
             optimizer.param_groups[0]["lr"] = loop.rate(step / loop.steps)
-            optimizer.step()
+            descend(optimizer, lost, clip=1.0)
 
 
 def _projecting(width: int, d_model: int, seed: int) -> Weights:

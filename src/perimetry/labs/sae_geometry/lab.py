@@ -6,8 +6,7 @@ from typing import ClassVar, Final, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source, own_config
 from perimetry.labs.sae_geometry.arms import CLUSTERS, TREES
 from perimetry.labs.sae_geometry.expected import ASKED, EXPECTED
 from perimetry.labs.sae_geometry.panels import clusters, dimensions, turned
@@ -74,13 +73,13 @@ class SAEGeometry(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """A dictionary under a seed each."""
-        own = _own(config)
+        own = own_config(config, GeometryConfig, self.name)
         kinds = {arm: "dictionary" if arm in JUDGED else "reported" for arm in own.arms}
         return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds[kinds[arm]])]
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """Train one dictionary and measure it; each takes seconds, so nothing is kept half way."""
-        own = _own(config)
+        own = own_config(config, GeometryConfig, self.name)
         if job.arm in CLUSTERS:
             return run_clusters(CLUSTERS[job.arm], job.seed, own.shorten, own.points)
         if job.arm in TREES:
@@ -89,12 +88,4 @@ class SAEGeometry(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """Clusters, dimensions, a turned support."""
-        return [panel for panel in (clusters(found), dimensions(found), turned(found)) if panel.lines]
-
-
-def _own(config: LabConfig) -> GeometryConfig:
-    if not isinstance(config, GeometryConfig):
-        raise UsageError(
-            f"the lab sae-geometry wants a GeometryConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [clusters(found), dimensions(found), turned(found)]

@@ -6,8 +6,18 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from perimetry.errors import UsageError
-from perimetry.labs.base import AbstractLab, Asked, Expectation, Job, LabConfig, Outcome, Panel, Source
+from perimetry.labs.base import (
+    AbstractLab,
+    Asked,
+    Expectation,
+    Job,
+    LabConfig,
+    Outcome,
+    Panel,
+    Source,
+    jobs_of,
+    own_config,
+)
 from perimetry.labs.steering.expected import ASKED, EXPECTED
 from perimetry.labs.steering.panels import distance, dose, personas
 from perimetry.labs.steering.personas import BEHAVIOURS, PersonaSizes, run_persona
@@ -82,12 +92,12 @@ class Steering(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Toys, then personas."""
-        own = _own(config)
-        return [Job(arm, seed) for arm in own.arms for seed in range(own.seeds[arm.partition("_")[0]])]
+        own = own_config(config, SteeringConfig, self.name)
+        return jobs_of(own.arms, own.seeds)
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """One arm under one seed."""
-        own = _own(config)
+        own = own_config(config, SteeringConfig, self.name)
         if job.arm.startswith("real_"):
             at = PersonaSizes(own.model, own.prompts, own.contrasts, own.depth, own.multipliers)
             return run_persona(at, job.arm.removeprefix("real_"), job.seed)
@@ -96,12 +106,4 @@ class Steering(AbstractLab):
 
     def panels(self, config: LabConfig, found: Mapping[Job, Outcome]) -> list[Panel]:  # noqa: ARG002
         """Dose, distance, personas."""
-        return [panel for panel in (dose(found), distance(found), personas(found)) if panel.lines]
-
-
-def _own(config: LabConfig) -> SteeringConfig:
-    if not isinstance(config, SteeringConfig):
-        raise UsageError(
-            f"the lab steering wants a SteeringConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
+        return [dose(found), distance(found), personas(found)]

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from perimetry.evals.steering import Likelihoods, effects, normalised, verdict
 from perimetry.labs.base import Curve, Measured, Outcome
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, train_on_points
+from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, evidence_of, recipe_of, train_on_points
 from perimetry.labs.steering.toy import Answers, Toy, answers, train_toy
 from perimetry.measures.ranking import auroc_interval
 from perimetry.measures.reconstruction import fvu
 from perimetry.measures.stats import spearman
 from perimetry.runtime import generator
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["DOSES", "ToySizes", "measured_effects", "run_toy"]
 
@@ -140,26 +139,16 @@ def _meter(
         [answers(8 * sizes.questions, 130 + seed).positive, answers(8 * sizes.questions, 131 + seed).negative]
     )
     states = toy.states(reference)
-    recipe = TrainConfig(
-        architecture="standard",
-        width=sizes.latents,
-        k=10,
-        tokens=sizes.sae_steps * 512,
-        batch=512,
-        seed=seed,
-        data_seed=seed,
-        lr=3e-3,
-        # A weight of 1 at a mean square norm of the width, brought to a total variance of 1.
-        sparsity=1 / toy.direction.shape[0] ** 0.5,
-        normalise="none",
+    # A weight of 1 at a mean square norm of the width, brought to a total variance of 1.
+    weight = 1 / toy.direction.shape[0] ** 0.5
+    recipe = recipe_of(
+        "standard", width=sizes.latents, k=10, steps=sizes.sae_steps, seed=seed, lr=3e-3, sparsity=weight
     )
     made = train_on_points(states.flatten(0, 1), recipe)
     meter = PointMeter(made, states.flatten(0, 1), (*CONCEPTS, *BASELINES))
 
     def scores(push: Tensor | None) -> dict[str, Tensor]:
-        acts = toy.states(both.positive, push)
-        flat = meter.scores(acts.flatten(0, 1))
-        own = {name: values.view(acts.shape[:2]).mean(1) for name, values in flat.items()}
+        own = {name: values.mean(1) for name, values in meter.by_place(toy.states(both.positive, push)).items()}
         return own | {"nll": -toy.likelihoods(both.positive, push)}
 
     clean = scores(None)
@@ -175,7 +164,7 @@ def _meter(
         found = scores(pushes[name])
         for score, values in found.items():
             box = auroc_interval(clean[score], values, pairs=False)
-            measured.append(Measured("AUROC", box.estimate, f"{score}, {name}", box.low, box.high, box.n))
+            measured.append(Measured.within("AUROC", box, f"{score}, {name}"))
             areas.setdefault(name, {})[score] = box.estimate
             if name.startswith("v"):
                 means[score].append(float(values.double().mean()))

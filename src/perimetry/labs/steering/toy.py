@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from perimetry.axes import TokenIds
+from perimetry.labs.descent import descend
 from perimetry.labs.nano import Nano, NanoConfig
 from perimetry.runtime import generator
 
@@ -128,10 +129,7 @@ def train_toy(seed: int, steps: int, *, pushed: bool = True) -> Toy:
         loss = functional.cross_entropy(logits[:, ANSWER - 1 : -1].flatten(0, 1), drawn.ids[:, ANSWER:].flatten())
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * min((step + 1) / 100, (steps - step) / steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        descend(optimiser, loss, clip=1.0)
         losses.append(float(loss.detach()))
     last = losses[-TAIL:]
     return Toy(model.eval(), direction, sum(last) / len(last))

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from perimetry.axes import Acts
 from perimetry.config import Config
 from perimetry.labs.base import Curve, Measured, Outcome
-from perimetry.labs.points import BASELINES, CONCEPTS, PointMeter, Scaled, aurocs, evidence_of, train_on_points
+from perimetry.labs.points import (
+    BASELINES,
+    CONCEPTS,
+    PointMeter,
+    Scaled,
+    aurocs,
+    evidence_of,
+    recipe_of,
+    train_on_points,
+)
 from perimetry.labs.swing_by.networks import hidden_net, train_network
 from perimetry.labs.swing_by.world import SimWorld
 from perimetry.measures.ranking import auroc
@@ -18,7 +27,6 @@ from perimetry.measures.reconstruction import fvu
 from perimetry.measures.stats import spearman
 from perimetry.runtime import generator
 from perimetry.sae.controls import untrained
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["CountConfig", "run_count"]
 
@@ -116,17 +124,15 @@ def _site(found: _Trained, site: str, points: Acts) -> Float[Tensor, "token unit
 
 
 def _dictionary(config: CountConfig, found: _Trained, site: str, width: int, penalty: float, seed: int) -> Scaled:
-    recipe = TrainConfig(
-        architecture="standard",
+    recipe = recipe_of(
+        "standard",
         width=width,
         k=min(8, width),
-        tokens=config.sae_steps * config.sae_batch,
+        steps=config.sae_steps,
         batch=config.sae_batch,
         seed=seed,
-        data_seed=seed,
         lr=1e-3,
         sparsity=penalty,
-        normalise="none",
     )
     return train_on_points(_site(found, site, found.points), recipe)
 
@@ -189,7 +195,7 @@ def _meter(
     measured: list[Measured] = []
     for name in by_size[1]:
         box = spearman(torch.cat([found_[name] for found_ in by_size.values()]), numbers)
-        measured.append(Measured("order of the number of concepts", box.estimate, name, box.low, box.high, box.n))
+        measured.append(Measured.within("order of the number of concepts", box, name))
     two = by_size[2]
     for kind, points in _far(config, world, sets[2], draw).items():
         other = scores(points)

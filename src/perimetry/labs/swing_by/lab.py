@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from perimetry.errors import UsageError
 from perimetry.labs.base import (
     AbstractLab,
     Asked,
@@ -21,8 +20,9 @@ from perimetry.labs.base import (
     Outcome,
     Panel,
     Source,
+    own_config,
 )
-from perimetry.labs.points import evidence_of, train_on_points
+from perimetry.labs.points import evidence_of, recipe_of, train_on_points
 from perimetry.labs.swing_by.arms import NETWORKS, SIZES
 from perimetry.labs.swing_by.counts import ACTIVE, CountConfig, run_count
 from perimetry.labs.swing_by.expected import ASKED, EXPECTED
@@ -30,7 +30,6 @@ from perimetry.labs.swing_by.networks import EVERY, Watched, above_least, make_n
 from perimetry.labs.swing_by.panels import WATCHED, counted, decomposed, swing, watched
 from perimetry.labs.swing_by.theory import Descent, one_layer, one_layer_exact, parts_of, turn_of, two_layers
 from perimetry.labs.swing_by.world import WIDE
-from perimetry.train.recipe import TrainConfig
 
 __all__ = ["SwingBy", "SwingByConfig"]
 
@@ -107,7 +106,7 @@ class SwingBy(AbstractLab):
 
     def jobs(self, config: LabConfig) -> list[Job]:
         """Theory first, then networks, then counting."""
-        own = _own(config)
+        own = own_config(config, SwingByConfig, self.name)
         theory = [f"{kind}_{name}" for name in own.theory for kind in ("two_layers", "one_layer")]
         found = [Job(arm, seed) for arm in theory for seed in range(own.seeds["theory"])]
         for arm in own.networks:
@@ -118,7 +117,7 @@ class SwingBy(AbstractLab):
 
     def run(self, config: LabConfig, job: Job, folder: Path, *, progress: bool = False) -> Outcome:  # noqa: ARG002
         """One arm under one seed; each takes seconds, so nothing is kept half way."""
-        own = _own(config)
+        own = own_config(config, SwingByConfig, self.name)
         if job.arm in NETWORKS:
             return _network(own, job)
         if job.arm.startswith("count"):
@@ -129,17 +128,14 @@ class SwingBy(AbstractLab):
         """The swing, the theory under it, and the counts."""
         return [
             panel
-            for panel in (swing(found), decomposed(found), counted(found, _own(config).count.penalties), watched(found))
+            for panel in (
+                swing(found),
+                decomposed(found),
+                counted(found, own_config(config, SwingByConfig, self.name).count.penalties),
+                watched(found),
+            )
             if panel.lines
         ]
-
-
-def _own(config: LabConfig) -> SwingByConfig:
-    if not isinstance(config, SwingByConfig):
-        raise UsageError(
-            f"the lab swing-by wants a SwingByConfig, got {type(config).__name__}; take one of its presets"
-        )
-    return config
 
 
 def _theory(config: SwingByConfig, job: Job) -> Outcome:
@@ -223,18 +219,7 @@ def _watched(
     config: SwingByConfig, job: Job, points: torch.Tensor, seen: Watched, keep: list[int]
 ) -> tuple[list[Measured], Curve]:
     """Active latents of the output at the test point while the network learns, by a dictionary of the inputs."""
-    recipe = TrainConfig(
-        architecture="standard",
-        width=32,
-        k=4,
-        tokens=config.watch * 256,
-        batch=256,
-        seed=job.seed,
-        data_seed=job.seed,
-        lr=1e-3,
-        sparsity=0.05,
-        normalise="none",
-    )
+    recipe = recipe_of("standard", width=32, k=4, steps=config.watch, batch=256, seed=job.seed, lr=1e-3, sparsity=0.05)
     sae = train_on_points(points, recipe)
     counts = evidence_of(sae.sae, sae.inputs(seen.outputs[keep]), ACTIVE).codes.count().tolist()
     # Where the loss stood highest above its running minimum, and that minimum: a single step up is noise.

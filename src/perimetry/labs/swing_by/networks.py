@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from perimetry.axes import Acts
 from perimetry.config import Config
+from perimetry.labs.descent import descend
 from perimetry.labs.swing_by.world import SimWorld
 from perimetry.runtime import generator
 
@@ -107,9 +108,7 @@ def train_network(
         x, order = points[order[:batch]], order[batch:]
         error = (net(x) - x).square()
         value = 0.5 * error.sum(1).mean() if loss == "sum" else error.mean()
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        optimiser.step()
+        descend(optimiser, value)
         outputs.append(_at(net, test))
         if step % EVERY == 0:
             train.append(_whole(net, points))
