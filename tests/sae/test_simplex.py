@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from perimetry.errors import ConfigError, CorruptArtifact, WidthMismatch
 from perimetry.runtime import generator
 from perimetry.sae.base import SAEState, Start
+from perimetry.sae.crowded import project
 from perimetry.sae.simplex import Prototypes, inverse_softplus, simplex_cut, simplex_support, sparsemax
 from perimetry.sae.spade import PrototypeOptions, SpaDESAE
 from perimetry.sae.sparsemax import SparsemaxSAE
-from perimetry.sae.steps import products
+from perimetry.sae.steps import native, products
 from perimetry.sae.steps.active import Active
 from perimetry.sae.steps.select import PreActivations
 
@@ -64,6 +65,35 @@ def test_no_latent_of_the_support_is_missed_and_hardly_one_is_kept_for_nothing(s
     assert bool(kept[wanted > 0].all())
     cut = np.where(wanted > 0, values.numpy() - wanted, -np.inf).max(1, keepdims=True)
     assert bool((values.numpy()[kept] > (cut - 1e-3 * size).repeat(width, 1)[kept]).all())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@settings(max_examples=200, deadline=None)
+@given(scores=SCORES, size=st.sampled_from([1.0, 0.01, 30.0]), shift=st.sampled_from([0.0, 100.0]))
+def test_dense_projection_with_kernels_and_without(
+    kernels: bool, scores: np.ndarray, size: float, shift: float
+) -> None:
+    rows = torch.from_numpy(scores * size + shift).float()
+    wanted = by_hand(rows.double().numpy())
+    codes, mask = torch.empty_like(rows), torch.empty_like(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        if not kernels:
+            patch.setattr(native, "usable", lambda *_: False)
+        count = project(rows, codes, mask)
+    # Rounding of the scores decides about values this near 0.
+    near = np.abs(wanted) < 1e-5
+    np.testing.assert_allclose(codes.numpy(), wanted, atol=2e-6)
+    assert bool(((codes.numpy() > 0) == (wanted > 0))[~near].all())
+    assert torch.equal(mask > 0, codes > 0) or not kernels
+    assert torch.equal(count, mask.sum(1))
+    assert float(rows.amax()) == 0
+
+
+def test_projection_hands_nan_on() -> None:
+    for rows in (torch.tensor([[0.0, float("nan"), 1.0]]), torch.full((1, 3), float("nan"))):
+        codes = torch.empty_like(rows)
+        project(rows, codes, torch.empty_like(rows))
+        assert bool(codes.isnan().any())
 
 
 @pytest.mark.parametrize("sharpness", [1e-4, 0.02, 0.3, 5.0])

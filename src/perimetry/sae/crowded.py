@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from perimetry.axes import Acts, Decoder, Encoder, Latents, PerToken
+from perimetry.sae.steps import native
 from perimetry.sae.steps.base import Losses
 from perimetry.sae.steps.products import chunk_rows
 
@@ -65,6 +66,8 @@ def project(scores: Latents, codes: Tensor, mask: Tensor) -> PerToken:
     >>> project(scores, codes, mask), codes
     (tensor([2.]), tensor([[0.7500, 0.2500, 0.0000]]))
     """
+    if native.usable(scores, codes, mask):
+        return native.project(scores, codes, mask)
     scores -= scores.amax(1)[:, None]
     ones = scores.new_ones(scores.shape[1])
     cut = ((scores.sum(1).double() - 1) / scores.shape[1]).clamp_(min=-1)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from perimetry.labs.sae_geometry.arms import CLUSTERS
-from perimetry.labs.sae_geometry.fitting import Softened, cosine, fit, revive
+from perimetry.labs.sae_geometry.fitting import Softened, cosine, fit
+from perimetry.labs.sae_geometry.reviving import reviving_step
 from perimetry.labs.sae_geometry.running import run_clusters
 from perimetry.labs.sae_geometry.seen import geometry, recovery
 from perimetry.labs.sae_geometry.worlds import EPSILONS, INNER, rotated, world_a, world_b, world_c
@@ -12,6 +13,7 @@ from perimetry.runtime import generator
 from perimetry.sae.affine import Weights
 from perimetry.sae.jumprelu import JumpReLUSAE
 from perimetry.sae.steps.base import Objective
+from perimetry.sae.steps.dispatch import exact_step
 from perimetry.sae.topk import TopKSAE
 
 
@@ -84,10 +86,18 @@ def test_silent_latents_attempt_the_residual() -> None:
     weights.W_enc[3] = 1e-3
     sae = TopKSAE(weights, k=1)
     rows = torch.rand(32, 2, generator=generator(1)) + 1
-    gradients = {name: torch.zeros_like(value) for name, value in sae.named_parameters()}
-    revive(sae, rows, Objective(aux=1.0), torch.tensor([3]), gradients)
+    with torch.no_grad():
+        sae.b_dec.copy_(torch.tensor([0.1, -0.2]))
+        sae.b_enc.copy_(torch.linspace(-0.1, 0.1, 6))
+    plain, fired = reviving_step(sae, rows, 1.0, torch.empty(0, dtype=torch.int64))
+    exact = exact_step(sae, rows, Objective())
+    assert torch.equal(fired, exact.fired)
+    for name, value in exact.gradients.items():
+        torch.testing.assert_close(plain[name], value, rtol=1e-4, atol=1e-6)
+    both, _ = reviving_step(sae, rows, 1.0, torch.tensor([3]))
+    gradients = {name: both[name] - plain[name] for name in plain}
     left = rows - sae(rows).reconstruction
-    codes = (rows @ weights.W_enc[3]).relu()
+    codes = ((rows - sae.b_dec) @ weights.W_enc[3]).relu()
     wanted = (codes[:, None] * 2 * (codes[:, None] * weights.W_dec[3] - left)).mean(0)
     torch.testing.assert_close(gradients["W_dec"][3], wanted.detach(), rtol=1e-4, atol=1e-7)
     assert not gradients["W_dec"][[0, 1, 2, 4, 5]].any()

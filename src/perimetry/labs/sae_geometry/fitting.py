@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from perimetry.axes import Acts, Latents
 from perimetry.labs.descent import descend
+from perimetry.labs.sae_geometry.reviving import reviving_step
 from perimetry.runtime import generator
 from perimetry.sae.affine import Weights
 from perimetry.sae.base import AbstractSAE, Codes, SAEOutput, Start
@@ -20,7 +21,7 @@ from perimetry.sae.steps.base import Objective
 from perimetry.sae.steps.dispatch import exact_step
 from perimetry.sae.topk import TopKSAE
 
-__all__ = ["Fitted", "Kind", "Loop", "Softened", "cosine", "fit", "revive", "rise_and_fall", "train"]
+__all__ = ["Fitted", "Kind", "Loop", "Softened", "cosine", "fit", "rise_and_fall", "train"]
 
 Kind = Literal["spade", "sparsemax", "softmax", "relu", "jumprelu", "topk"]
 Fitted = AbstractSAE | nn.Module
@@ -43,7 +44,7 @@ class Loop(NamedTuple):
     encoder_unit: float = 1.0
     """Adam moves the encoder and its bias in these units."""
     dead_after: int = 0
-    """Batches without firing after which a latent takes part in the auxiliary loss; 0 = never."""
+    """Batches without firing after which a latent takes part in the auxiliary loss of TopK; 0 = there is none."""
     logs: tuple[str, ...] = ()
     """Parameters that are trained by their logarithm, and so stay above 0."""
     wanted: float | None = None
@@ -83,18 +84,21 @@ def train(
         if counts is not None:
             objective = objective._replace(k=counts(step))
         rows = next(batches)
-        result = exact_step(sae, rows, objective)
-        if loop.dead_after and objective.aux:
-            revive(sae, rows, objective, (silent >= loop.dead_after).nonzero()[:, 0], result.gradients)
-        silent = torch.where(result.fired, 0, silent + 1)
-        if loop.wanted is not None:
-            change = 3e-4 if result.l0 > loop.wanted else -3e-4
-            objective = objective._replace(sparsity=max(0.0, objective.sparsity + change))
+        if loop.dead_after:
+            assert isinstance(sae, TopKSAE)
+            gradients, fired = reviving_step(sae, rows, objective.aux, (silent >= loop.dead_after).nonzero()[:, 0])
+            silent = torch.where(fired, 0, silent + 1)
+        else:
+            result = exact_step(sae, rows, objective)
+            gradients = result.gradients
+            if loop.wanted is not None:
+                change = 3e-4 if result.l0 > loop.wanted else -3e-4
+                objective = objective._replace(sparsity=max(0.0, objective.sparsity + change))
         if loop.rows == "projected":
-            atoms, slope = sae.W_dec.detach(), result.gradients["W_dec"]
+            atoms, slope = sae.W_dec.detach(), gradients["W_dec"]
             slope -= atoms * (atoms * slope).sum(1, keepdim=True)
         for name, parameter in held.items():
-            parameter.grad = result.gradients[name] * (moved[name].detach() if name in loop.logs else units[name])
+            parameter.grad = gradients[name] * (moved[name].detach() if name in loop.logs else units[name])
         torch.nn.utils.clip_grad_norm_(list(held.values()), 1.0)
         optimizer.param_groups[0]["lr"] = loop.rate(step / loop.steps)
         optimizer.step()
@@ -103,31 +107,6 @@ def train(
                 held["W_dec"].div_(held["W_dec"].norm(dim=1, keepdim=True))
             for name, parameter in moved.items():
                 parameter.copy_(held[name].exp() if name in loop.logs else held[name] * units[name])
-
-
-@torch.no_grad()
-def revive(sae: AbstractSAE, rows: Tensor, objective: Objective, among: Tensor, gradients: dict[str, Tensor]) -> None:
-    """Add the gradients of the auxiliary loss: the k largest of the silent latents attempt the residual, a constant here."""
-    if not among.numel():
-        return
-    assert isinstance(sae, TopKSAE)
-    inputs = rows - sae.b_dec
-    found = torch.addmm(sae.b_enc, inputs, sae.W_enc.T).relu_()
-    residual = inputs - _largest(found, sae.k) @ sae.W_dec
-    encoder, decoder = sae.W_enc[among], sae.W_dec[among]
-    codes = _largest((inputs @ encoder.T).relu_(), sae.k)
-    # Of aux * mean |codes @ decoder - residual|^2.
-    upstream = (codes @ decoder - residual).mul_(2 * objective.aux / len(rows))
-    gradients["W_dec"].index_add_(0, among, codes.T @ upstream)
-    gradients["W_enc"].index_add_(0, among, ((upstream @ decoder.T) * (codes > 0)).T @ inputs)
-
-
-def _largest(codes: Latents, k: int) -> Latents:
-    """All but the k largest of each row set to 0."""
-    if k >= codes.shape[1]:
-        return codes
-    kept = codes.topk(k, dim=1, sorted=False)
-    return torch.zeros_like(codes).scatter_(1, kept.indices, kept.values)
 
 
 class Softened(nn.Module):

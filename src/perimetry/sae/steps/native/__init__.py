@@ -25,6 +25,7 @@ __all__ = [
     "decode_slots",
     "halves",
     "largest",
+    "project",
     "refine",
     "residual",
     "sampled",
@@ -99,6 +100,16 @@ def largest(x: Tensor, k: int) -> Tensor:
     found = torch.empty(x.shape[0], k, dtype=torch.int64)
     call("pm_largest", x, LONG(x.shape[0]), LONG(x.shape[1]), LONG(k), found)
     return found
+
+
+def project(scores: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
+    """Projection of each row onto the simplex, to `codes`, and 1 where it is above 0, to `mask`; the number of those a row.
+
+    `scores` are shifted to a largest of 0 in place.
+    """
+    counts = torch.empty(scores.shape[0])
+    call("pm_project", scores, LONG(scores.shape[0]), LONG(scores.shape[1]), codes, mask, counts)
+    return counts
 
 
 def absent(near: Tensor, lists: Tensor, own: Tensor, width: int) -> Tensor:

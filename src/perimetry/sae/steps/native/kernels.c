@@ -315,6 +315,43 @@ EXPORT int pm_largest(const float *x, i64 rows, i64 width, i64 k, i64 *columns) 
     return failed;
 }
 
+/* ---- projection onto the simplex ---------------------------------------------------------------------------------- */
+
+/* Shifts each row to a largest of 0 in place; writes its projection, 1 where that is above 0, and how many those are. Michelot's rule:
+   the cut rises, from the least that it can be, until the number above it stays. NaN is handed on. */
+EXPORT int pm_project(float *scores, i64 rows, i64 width, float *codes, float *mask, float *counts) {
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < rows; r++) {
+        float *row = scores + r * width, *out = codes + r * width, *is = mask + r * width, top = row[0];
+#pragma omp simd reduction(max : top)
+        for (i64 j = 0; j < width; j++) top = row[j] > top ? row[j] : top;
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) row[j] -= top;
+        double cut = -1, before = width + 1;
+        for (;;) {
+            double sum = 0, count = 0;
+#pragma omp simd reduction(+ : sum, count)
+            for (i64 j = 0; j < width; j++) {
+                double value = row[j];
+                sum += value > cut ? value : 0, count += value > cut ? 1 : 0;
+            }
+            if (count >= before || count == 0) break;
+            before = count;
+            cut = fmax(cut, (sum - 1) / count);
+        }
+        float kept = 0;
+#pragma omp simd reduction(+ : kept)
+        for (i64 j = 0; j < width; j++) {
+            double gap = row[j] - cut;
+            out[j] = gap < 0 ? 0 : (float)gap;
+            is[j] = out[j] > 0;
+            kept += is[j];
+        }
+        counts[r] = kept;
+    }
+    return 0;
+}
+
 /* For each row and each of its own columns: whether it is in none of the lists of the row's neighbours (entries in [0, width]). */
 EXPORT int pm_absent(const i64 *near, i64 rows, i64 k, const int32_t *lists, i64 length, const i64 *own, i64 slots, i64 width,
                      uint8_t *absent) {
