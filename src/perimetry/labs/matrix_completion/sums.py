@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perimetry.axes import TokenIds
+from perimetry.axes import Residual, TokenIds
 from perimetry.config import Config
 from perimetry.labs.descent import descend
 from perimetry.runtime import generator
@@ -113,8 +113,7 @@ class Sums(nn.Module):
             attention = (even / even.sum(1, keepdim=True)).expand(ids.shape[0], -1, -1)
         else:
             attention = (q @ k.transpose(1, 2) / width**0.5).tril()
-        x = x + self.out(attention @ v)
-        states = self.norm(x + self.down(functional.gelu(self.up(self.norm_2(x)))))
+        states = self._states(x, attention @ v)
         return SumsOutput(self.unembed(states), attention, states)
 
     def forward(self, ids: TokenIds) -> Float[Tensor, "batch seq vocab"]:
@@ -123,11 +122,27 @@ class Sums(nn.Module):
 
     @torch.no_grad()
     def write(self, numbers: Int[Tensor, "sequence number"]) -> Int[Tensor, "sequence number"]:
-        """The likeliest answers, each after those before it."""
+        """The likeliest answers, each after those before it; keys and values of what stands there already are kept."""
         ids = joined(numbers, numbers)[:, : LENGTH + 1]
+        keys, values = ids.new_empty(len(ids), 0, self.embed.embedding_dim, dtype=torch.float32), None
+        written: list[Tensor] = []
         for _ in range(LENGTH):
-            ids = torch.cat([ids, self(ids)[:, -1:].argmax(-1)], 1)
-        return ids[:, LENGTH + 1 :]
+            begin = keys.shape[1]
+            x = self.embed(ids) + self.place(torch.arange(begin, begin + ids.shape[1]))
+            q, k, v = self.qkv(self.norm_1(x)).split(x.shape[-1], -1)
+            keys = torch.cat([keys, k], 1)
+            values = v if values is None else torch.cat([values, v], 1)
+            row = q[:, -1:] @ keys.transpose(1, 2) / x.shape[-1] ** 0.5
+            if self.uniform:
+                row = torch.full_like(row, 1 / keys.shape[1])
+            ids = self.unembed(self._states(x[:, -1:], row @ values)).argmax(-1)
+            written.append(ids)
+        return torch.cat(written, 1)
+
+    def _states(self, x: Residual, mixed: Residual) -> Residual:
+        """What attention found goes into the stream, and through the MLP."""
+        x = x + self.out(mixed)
+        return self.norm(x + self.down(functional.gelu(self.up(self.norm_2(x)))))
 
 
 class Look(NamedTuple):
