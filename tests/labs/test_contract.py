@@ -81,6 +81,7 @@ def test_expectations_are_of_what_is_measured(lab: AbstractLab, ran: tuple[Path,
     small = {
         "swing-by": ("0.02", "0.1"),
         "markov-mixture": ("context 5", "context 25", "context 100", "after the transition"),
+        "safety-finetuning": ("complied", "refused", "success"),
     }
     for one in lab.expected:
         known = {job.arm for preset in ("quick", "paper") for job in lab.jobs(lab.presets[preset])}

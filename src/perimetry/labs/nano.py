@@ -133,10 +133,14 @@ class Nano(nn.Module):
         taps: Collection[int] = (),
         replace: Replace | None = None,
         off: Collection[tuple[int, int]] = (),
+        *,
+        embed: Callable[[Tensor], Tensor] | None = None,
+        places: Int[Tensor, "batch seq"] | None = None,
     ) -> NanoOutput:
         """One pass; `taps`: blocks whose output is wanted, after `replace` where that changes it; `off`: heads that write nothing, as
-        block and head. Errors: `ConfigError`."""
-        x, turn = self._begin(ids)
+        block and head; `embed`: embeddings of the tokens -> what stands in their place; `places`: where each token stands (None: one
+        after another). Errors: `ConfigError`."""
+        x, turn = self._begin(ids, places, embed)
         residuals: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             x = block(x, turn, [head for b, head in off if b == number])
@@ -171,12 +175,14 @@ class Nano(nn.Module):
             x = block(x, turn, sees=sees)
         return self.unembed(self.norm(x[:, seq:]))
 
-    def _begin(self, ids: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        seq = ids.shape[1] if places is None else int(places[-1]) + 1
+    def _begin(
+        self, ids: Tensor, places: Tensor | None = None, embed: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        seq = ids.shape[1] if places is None else int(places.max()) + 1
         if seq > self.config.context:
             raise ConfigError(f"{seq} tokens, and the model has positions for {self.config.context}; give fewer")
         where = torch.arange(seq, device=ids.device) if places is None else places
-        x = self.embed(ids)
+        x = self.embed(ids) if embed is None else embed(self.embed(ids))
         if self.place is not None:
             return x + self.place(where), None
         return x, self.turn[where]
