@@ -2,10 +2,12 @@
 
 from perimetry.labs.base import AbstractLab
 from perimetry.labs.concept_space.lab import ConceptSpace
+from perimetry.labs.formal_languages.lab import FormalLanguages
 from perimetry.labs.graph_tracing.lab import GraphTracing
 from perimetry.labs.markov_mixture.lab import MarkovMixture
 from perimetry.labs.matrix_completion.lab import MatrixCompletion
 from perimetry.labs.sae_geometry.lab import SAEGeometry
+from perimetry.labs.safety_finetuning.lab import SafetyFinetuning
 from perimetry.labs.steering.lab import Steering
 from perimetry.labs.swing_by.lab import SwingBy
 
@@ -21,6 +23,8 @@ LABS: dict[str, AbstractLab] = {
         GraphTracing(),
         MatrixCompletion(),
         ConceptSpace(),
+        FormalLanguages(),
+        SafetyFinetuning(),
     )
 }
 """Every lab by its name."""

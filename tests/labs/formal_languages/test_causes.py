@@ -9,6 +9,7 @@ from perimetry.labs.formal_languages.causes import _line, correlations, dense_co
 from perimetry.labs.formal_languages.dictionaries import SAESizes, dictionary
 from perimetry.labs.formal_languages.grammars import LANGUAGES
 from perimetry.labs.formal_languages.models import LanguageArm, states_of, texts, train_language
+from perimetry.labs.formal_languages.parts import best_f1
 from perimetry.runtime import generator
 
 
@@ -49,3 +50,11 @@ def test_a_held_latent_is_held_and_moves_what_is_written() -> None:
     assert found.low <= found.slope <= found.high
     assert found == moved_by(model, language, made, latent, float(codes[:, latent].max()), 0, 40, 7)
     assert LANGUAGES["expr"].variables[0] == "pending operands"
+
+
+def test_the_best_latent_of_a_concept_by_hand() -> None:
+    active = torch.tensor([[1, 0, 1], [1, 0, 1], [0, 0, 1], [0, 1, 1]]) > 0
+    member = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 0]]) > 0
+    # The first latent is the first concept; of the second, with one token, it says two.
+    assert best_f1(active, member).tolist() == pytest.approx([1.0, 2 / 3])
+    assert best_f1(torch.zeros(4, 3, dtype=torch.bool), member).tolist() == [0, 0]

@@ -4,15 +4,17 @@ import random
 
 import torch
 
-from perimetry.labs.formal_languages.grammars import BOS, EOS, FIRST, LANGUAGES, PAD, Expressions
+from perimetry.labs.formal_languages.grammars import BOS, EOS, LANGUAGES, PAD
 from perimetry.labs.formal_languages.models import (
     LanguageArm,
+    Rows,
     losses,
+    packed,
+    read_to_site,
+    rest,
     states_of,
     texts,
     train_language,
-    validity,
-    write,
 )
 from perimetry.labs.nano import Nano, NanoConfig
 
@@ -47,10 +49,37 @@ def test_training_lowers_the_loss_and_only_strings_are_replaced() -> None:
     assert states_of(trained, read).shape == (int(read.inside.sum()), 32)
 
 
-def test_what_is_written_begins_as_asked_and_is_judged() -> None:
-    model = train_language(SMALL, 1, 60)
-    begun = [FIRST + 13, FIRST]
-    written = write(model, [begun] * 20, 3)
-    assert written == write(model, [begun] * 20, 3)
-    assert all(one is None or one[:2] == begun for one in written)
-    assert validity(Expressions(), [[FIRST], None, [FIRST, FIRST], [FIRST + 10, FIRST]]) == 0.5
+def _one_a_row(strings: list[list[int]], room: int) -> Rows:
+    every = [packed([string], room) for string in strings]
+    return Rows(*(torch.cat([one[i] for one in every]) for i in range(3)))
+
+
+def test_rows_hold_every_string_once() -> None:
+    strings = [[5, 6, 7], [8], [9, 9, 9, 9, 9], [5], [6, 6]]
+    rows = packed(strings, 6)
+    assert rows.inputs[0].tolist() == [BOS, 5, 6, 7, BOS, 8]
+    assert rows.targets[0].tolist() == [5, 6, 7, EOS, 8, EOS]
+    assert int((rows.targets == EOS).sum()) == len(strings)
+    assert int((rows.targets != PAD).sum()) == sum(len(one) + 1 for one in strings)
+    assert len(rows.inputs) < len(strings)
+    assert rows.chosen(torch.tensor([0])).owner.tolist() == [rows.owner[0].tolist()]
+
+
+def test_strings_side_by_side_do_not_see_each_other() -> None:
+    language = LANGUAGES["expr"]
+    source = random.Random(4)
+    strings = [language.draw(source, 12) for _ in range(60)]
+    model = Nano(NanoConfig(vocab=language.vocab, context=14, width=32, heads=2, deviation=0.3), 0).requires_grad_(
+        False
+    )
+    read = read_to_site(model, packed(strings, 13))
+    alone = read_to_site(model, _one_a_row(strings, 13))
+    theirs = states_of(model, texts(strings, 12))
+    torch.testing.assert_close(alone.x[alone.inside], theirs)
+    mine = read.x[read.inside]
+    # First fit changes the order of strings only.
+    assert sorted(round(float(v), 3) for v in mine.sum(1)) == sorted(round(float(v), 3) for v in theirs.sum(1))
+    logits = rest(model, alone, alone.x[alone.inside])
+    whole = model(texts(strings, 12).ids)[texts(strings, 12).inside]
+    torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(rest(model, alone, torch.zeros_like(theirs)), whole, atol=1e-2)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perimetry.labs.formal_languages.grammars import AbstractLanguage
-from perimetry.labs.formal_languages.models import Splice, write
+from perimetry.labs.formal_languages.models import Splice
+from perimetry.labs.formal_languages.writing import write
 from perimetry.labs.nano import Nano
 from perimetry.labs.points import Scaled
 

@@ -32,7 +32,7 @@ class SAESizes(NamedTuple):
     """Updates."""
     batch: int
     """Tokens of an update."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate of Adam."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,9 +19,14 @@ from perimetry.runtime import generator
 __all__ = [
     "SITE",
     "LanguageArm",
+    "Rows",
+    "Site",
     "Splice",
     "Texts",
     "losses",
+    "packed",
+    "read_to_site",
+    "rest",
     "states_of",
     "texts",
     "train_language",
@@ -50,8 +55,13 @@ class LanguageArm(Config):
     """Attention heads of each of two blocks."""
     batch: int = 16
     """Rows of an update; a row holds as many strings as fit into the longest one's place, mostly four to six."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Learning rate of AdamW: 100 updates of warm-up, then a straight fall."""
+
+    deviation: float = 0.1
+    """Standard deviation of the first weights."""
+    beta: float = 0.98
+    """Second moment of AdamW."""
 
     def grammar(self) -> AbstractLanguage:
         """The language itself."""
@@ -80,7 +90,7 @@ def texts(strings: Sequence[Sequence[int]], longest: int) -> Texts:
     return Texts(ids, inside)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Strings side by side in rows, which costs a fifth of one string a row."""
 
     inputs: TokenIds
@@ -90,8 +100,23 @@ class _Rows(NamedTuple):
     owner: TokenIds
     """Number of the string, by which a token sees its own only."""
 
+    def chosen(self, which: Int[Tensor, " row"]) -> "Rows":
+        """Some of the rows."""
+        return Rows(*(one[which] for one in self))
 
-def _packed(strings: Sequence[Sequence[int]], room: int) -> _Rows:
+
+class Site(NamedTuple):
+    """Rows read as far as the site."""
+
+    x: Float[Tensor, "row place d"]
+    """Output of the block."""
+    inside: Bool[Tensor, "row place"]
+    """True at tokens of strings."""
+    sees: Bool[Tensor, "row 1 place place"]
+    """Which token sees which."""
+
+
+def packed(strings: Sequence[Sequence[int]], room: int) -> Rows:
     """Each string in the first of the last rows begun that has room for it."""
     rows: list[list[Sequence[int]]] = []
     left: list[int] = []
@@ -103,7 +128,7 @@ def _packed(strings: Sequence[Sequence[int]], room: int) -> _Rows:
             left.append(room)
         rows[where].append(string)
         left[where] -= need
-    made = _Rows(*(torch.full((len(rows), room), PAD) for _ in range(3)))
+    made = Rows(*(torch.full((len(rows), room), PAD) for _ in range(3)))
     for row, several in enumerate(rows):
         begin = 0
         for number, string in enumerate(several):
@@ -115,30 +140,55 @@ def _packed(strings: Sequence[Sequence[int]], room: int) -> _Rows:
     return made
 
 
-def _side_by_side(model: Nano, rows: _Rows) -> Float[Tensor, ""]:
-    """Mean loss of strings in rows. Positions turn queries and keys against each other, so that it does not matter where one begins."""
+def _through(model: Nano, x: Tensor, sees: Tensor, begin: int, end: int) -> Tensor:
+    # Positions turn queries and keys against each other, so that it does not matter where in a row a string begins.
+    for block in model.blocks[begin:end]:
+        x = block(x, model.turn[: x.shape[1]], sees=sees)
+    return x
+
+
+def read_to_site(model: Nano, rows: Rows) -> Site:
+    """The states at the site."""
     room = rows.inputs.shape[1]
     own = rows.owner[:, :, None] == rows.owner[:, None]
     sees = (own & torch.ones(room, room, dtype=torch.bool).tril())[:, None]
-    x = model.embed(rows.inputs)
-    for block in model.blocks:
-        x = block(x, model.turn[:room], sees=sees)
-    there = rows.targets != PAD
+    inside = (rows.inputs != BOS) & (rows.inputs != PAD)
+    return Site(_through(model, model.embed(rows.inputs), sees, 0, SITE + 1), inside, sees)
+
+
+def rest(model: Nano, read: Site, states: Float[Tensor, "token d"]) -> Float[Tensor, "token vocab"]:
+    """What the model says at the tokens of all strings, their states at the site being others."""
+    x = read.x.masked_scatter(read.inside[..., None], states)
+    x = _through(model, x, read.sees, SITE + 1, len(model.blocks))
+    return model.unembed(model.norm(x[read.inside]))
+
+
+def _side_by_side(model: Nano, rows: Rows) -> Float[Tensor, ""]:
+    """Mean loss of strings in rows."""
+    read, there = read_to_site(model, rows), rows.targets != PAD
+    x = _through(model, read.x, read.sees, SITE + 1, len(model.blocks))
     return functional.cross_entropy(model.unembed(model.norm(x[there])), rows.targets[there])
 
 
 def train_language(arm: LanguageArm, seed: int, steps: int) -> Nano:
     """Train on strings drawn beforehand."""
     language, source = arm.grammar(), random.Random(2_038_074_743 + seed)
-    rows = _packed([language.draw(source, arm.longest) for _ in range(arm.strings)], arm.longest + 1)
-    shape = NanoConfig(vocab=language.vocab, context=arm.longest + 2, width=arm.width, heads=arm.heads, tied=True)
+    rows = packed([language.draw(source, arm.longest) for _ in range(arm.strings)], arm.longest + 1)
+    shape = NanoConfig(
+        vocab=language.vocab,
+        context=arm.longest + 2,
+        width=arm.width,
+        heads=arm.heads,
+        tied=True,
+        deviation=arm.deviation,
+    )
     model = Nano(shape, seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arm.lr, betas=(0.9, arm.beta), fused=True)
     draw = generator(1_299_709 + seed)
     for step in range(steps):
         chosen = torch.randint(0, len(rows.inputs), (arm.batch,), generator=draw)
         optimiser.param_groups[0]["lr"] = arm.lr * min((step + 1) / 100, (steps - step) / steps)
-        descend(optimiser, _side_by_side(model, _Rows(*(one[chosen] for one in rows))), clip=1.0)
+        descend(optimiser, _side_by_side(model, rows.chosen(chosen)), clip=1.0)
     return model.requires_grad_(requires_grad=False).eval()
 
 
