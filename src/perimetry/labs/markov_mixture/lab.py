@@ -66,7 +66,7 @@ PUBLISHED = {
 }
 FAST = {"batch": 32, "lr": 2e-3, "deviation": 0.1}
 """For two cores and minutes, chosen on seeds of its own: all phases come in half of the steps, each of half the sequences."""
-STEPS = {4: 600, 32: 3600, 512: 2000}
+STEPS = {4: 600, 32: 3200, 512: 1900}
 ARMS: dict[str, MarkovArm] = {
     **{f"n{n}": MarkovArm.model_validate({"chains": n, "steps": steps, **FAST}) for n, steps in STEPS.items()},
     "n32_uniform": MarkovArm.model_validate({"chains": 32, "steps": STEPS[32], "prior": "uniform", **FAST}),
@@ -128,7 +128,7 @@ class MarkovMixture(AbstractLab):
         "arXiv 2412.01003, ICLR 2025",
     )
     presets: ClassVar[Mapping[str, LabConfig]] = {
-        "quick": MarkovConfig(looks=14, attached=3, sae_steps=600),
+        "quick": MarkovConfig(looks=14, attached=3, sae_steps=400, reference=1000, tests=1000),
         "paper": MarkovConfig(
             arms=(
                 "n4",
