@@ -17,7 +17,7 @@ FLOORS = [
     {"perturb", "activations"},
     {"train", "shift"},
     {"suites"},
-    {"robust", "evals"},
+    {"robust", "evals", "editing"},
     {"report"},
     {"monitor", "scale", "pipeline"},
     {"labs"},

@@ -15,6 +15,7 @@ from perimetry.cli import (
     demo,
     doctor,
     drift,
+    edit_check,
     evaluate,
     lab,
     report,
@@ -50,6 +51,7 @@ app.command(evaluate.app)
 app.command(bench.app)
 app.command(study.app)
 app.command(robustify.robustify)
+app.command(edit_check.edit_check)
 app.command(lab.app)
 app.command(report.report)
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perimetry.report.edit_check import edit_check_sections
 from perimetry.report.evaluation import evaluation_sections
 from perimetry.report.lab import lab_sections
 from perimetry.report.markup import Html, join, tag
 from perimetry.report.masking import masking_sections
 from perimetry.report.robustness import robustness_sections
 from perimetry.report.schema import MadeResults, Results, parse_results
+from perimetry.report.schema_edit_check import EDIT_CHECK, EditCheckResults, parse_edit_check
 from perimetry.report.schema_evaluation import EVALUATION, EvaluationResults, parse_evaluation
 from perimetry.report.schema_lab import LAB, LabResults, parse_lab
 from perimetry.report.schema_masking import MASKING, MaskingResults, parse_masking
@@ -36,6 +38,7 @@ __all__ = ["build_report", "keep_results", "read_results", "render"]
 
 PARSERS = {
     STUDY: parse_study,
+    EDIT_CHECK: parse_edit_check,
     EVALUATION: parse_evaluation,
     LAB: parse_lab,
     MASKING: parse_masking,
@@ -79,6 +82,7 @@ def keep_results(results: dict[str, Any], folder: Path) -> dict[str, Any]:
 AnyResults = (
     Results
     | StudyResults
+    | EditCheckResults
     | EvaluationResults
     | LabResults
     | MaskingResults
@@ -94,6 +98,8 @@ def render(results: AnyResults) -> str:
     match results:
         case StudyResults():
             parts = study_sections(results)
+        case EditCheckResults():
+            parts = edit_check_sections(results)
         case EvaluationResults():
             parts = evaluation_sections(results)
         case LabResults():

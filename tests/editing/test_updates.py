@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from perimetry.editing.updates import Keys, alphaedit, cost, drawn_like, free_directions, memit, rome
 from perimetry.errors import ConfigError
-from perimetry.labs.knowledge_editing.updates import alphaedit, cost, drawn_like, free_directions, memit, rome
 from perimetry.runtime import generator
 
 VALUES, KEYS = 5, 8
@@ -26,7 +26,8 @@ def drawn() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def test_rome_is_exact_for_its_key_and_mixed_for_neither(drawn: tuple[Tensor, ...]) -> None:
     weight, value, plain, mean, moments = drawn
-    for keys, key in (("plain", plain), ("mean", mean)):
+    cases: list[tuple[Keys, Tensor]] = [("plain", plain), ("mean", mean)]
+    for keys, key in cases:
         update = rome(weight, value, plain, mean, moments, keys)
         torch.testing.assert_close((weight + update) @ key, value, atol=1e-10, rtol=0)
         assert int(torch.linalg.matrix_rank(update)) == 1
