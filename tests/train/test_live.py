@@ -8,9 +8,12 @@ import torch
 from tests.train.test_loop import weights_hash
 
 from perimetry.activations.model import LanguageModel
+from perimetry.activations.site import Site
 from perimetry.activations.stream import LiveStream, StreamConfig
+from perimetry.pipeline.causal import rest_of
 from perimetry.runtime import generator
-from perimetry.train import TrainConfig, train
+from perimetry.train import Job, Source, TrainConfig, TrainResult, train, train_jobs
+from perimetry.train.log import read_log
 
 WORDS = [
     "the",
@@ -79,3 +82,25 @@ def test_a_live_training_ends_with_the_same_bytes(tiny_lm: LanguageModel, tmp_pa
     assert again.digest == whole.digest
     assert weights_hash(tmp_path / "cut") == weights_hash(tmp_path / "whole")
     assert again.sae.d_model == tiny_lm.d_model
+
+
+def test_with_a_causal_loss_it_does_too(tiny_lm: LanguageModel, tmp_path: Path) -> None:
+    """The stream is read by another thread, without a graph, while the loss runs the same model with one."""
+    documents = [Document(i) for i in range(20)]
+    config = TrainConfig(
+        **{"width": 64, "k": 4, "tokens": 32 * 40, "batch": 32, "fit_tokens": 128, "threshold_tokens": 128},
+        **{"checkpoint_every": 6, "causal": 2.0, "causal_every": 3, "causal_share": "uniform", "causal_sequences": 2},
+    )
+
+    def trained(out: Path, at: int | None = None) -> TrainResult:
+        stream = LiveStream(tiny_lm, 1, documents, StreamConfig(context=32, batch_rows=4, chunk_tokens=256))
+        rest = rest_of(tiny_lm, Site(1), stream.policy, documents, config, context=32)
+        source: Source = stream if at is None else Dying(stream, at)
+        return train_jobs([Job(config, out, model_info={"layer": 1}, rest=rest)], source)[0]
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", 21)
+    assert trained(tmp_path / "cut").digest == whole.digest
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "cut")]
+    assert [row["causal"] for row in logs[0]] == [row["causal"] for row in logs[1]]

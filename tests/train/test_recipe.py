@@ -84,4 +84,15 @@ def test_the_settings_that_the_recipe_shows_in_comments_are_settings() -> None:
             values.setdefault("architecture", architectures[option])
         values.update({"unit_decoder": False} if "select_by_norm" in line else {})
         make(**values)
-    assert {"options", "ortho", "smooth", "aligned", "frozen", "k_start", "normalise", "soft_cosine"} <= names
+    assert {
+        "options",
+        "ortho",
+        "causal",
+        "causal_every",
+        "smooth",
+        "aligned",
+        "frozen",
+        "k_start",
+        "normalise",
+        "soft_cosine",
+    } <= names

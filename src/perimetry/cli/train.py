@@ -62,6 +62,17 @@ def train(
     mask_kind: Annotated[
         str | None, Parameter(help="What takes its place: string, token, eos, random, unigram, or kept.")
     ] = None,
+    causal: Annotated[
+        float | None,
+        Parameter(
+            help="Weight of the causal loss, which runs the rest of the model on text; all its settings: causal_* in docs/training.md."
+        ),
+    ] = None,
+    causal_share: Annotated[
+        str | None,
+        Parameter(help="How far codes are moved towards the nearest other token's, such as 0.2; or uniform."),
+    ] = None,
+    causal_every: Annotated[int | None, Parameter(help="Steps from one causal loss to the next.")] = None,
     config: ConfigFile = None,
     device: Device = "auto",
     dtype: DtypeFlag = "auto",
@@ -87,6 +98,9 @@ def train(
         "layers": _blocks(layers),
         "target_layer": target_layer,
         "place": place,
+        "causal": causal,
+        "causal_share": causal_share,
+        "causal_every": causal_every,
     }
     from perimetry.config import load_values
 

@@ -55,7 +55,8 @@ class Member(NamedTuple):
             "places": name_places(self.sites, self.config.sae_class),
             "architecture": plain["architecture"],
             **{OPTION + name: value for name, value in options.items()},
-            **{name: value for name, value in plain.items() if name not in APART},
+            # A dump leaves out what says nothing; here all members need the same keys.
+            **{n: plain.get(n, getattr(self.config, n)) for n in TrainConfig.model_fields if n not in APART},
             "seed": plain["seed"],
         }
 

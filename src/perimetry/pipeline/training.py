@@ -14,12 +14,15 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.activations.site import Site
 from perimetry.activations.store import ActivationStore, HarvestConfig, harvest
 from perimetry.activations.stream import LiveStream, StreamConfig
+from perimetry.activations.text import HasText
 from perimetry.activations.versions import PairedVersions, harvest_versions
 from perimetry.errors import ConfigError, TooFewSamples
 from perimetry.pipeline.bench_suites import not_held_out
+from perimetry.pipeline.causal import require_plain_text, rest_of
 from perimetry.pipeline.denoising import as_dictionary, denoising_job
 from perimetry.pipeline.places import describe_places, options_of_places, sites_of
 from perimetry.pipeline.sweep import OPTION, Member, RunConfig, differences, folder_names
+from perimetry.pipeline.trained import TrainedSAE
 from perimetry.runtime import Runtime
 from perimetry.storage import lock, remove_stale, write_json
 from perimetry.train import Job, Source, TrainConfig, TrainResult, View, train_jobs, train_many
@@ -66,32 +69,6 @@ class TrainingPlan(SourcePlan):
     """Seeds of the SAEs, all trained on the same batches."""
 
 
-class TrainedSAE(NamedTuple):
-    """One SAE that was trained."""
-
-    path: Path
-    """Folder to give to `perimetry calibrate --sae`."""
-    digest: str
-    """Identity of the artifact."""
-    seed: int
-    """Seed of its weights."""
-    fvu: float
-    """Fraction of variance unexplained on held-out tokens; lower is better."""
-    l0: float
-    """Mean active count there."""
-    dead: float
-    """Share of latents that never fired there."""
-    swept: Mapping[str, Any] = {}
-    """What tells it from the other SAEs of its run, as plain values."""
-    makes_meter: bool = True
-    """Whether a meter can be made of it: it reads the output of one block and gives it back."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        plain = {"path": str(self.path), "digest": self.digest, "seed": self.seed}
-        return {**plain, **self.swept, "fvu": self.fvu, "l0": self.l0, "dead": self.dead}
-
-
 class _Opened(NamedTuple):
     """Activations to train on."""
 
@@ -101,6 +78,8 @@ class _Opened(NamedTuple):
     """First and last column (excluded) of each place in a row."""
     policies: dict[Site, TokenPolicy]
     """Which tokens count there."""
+    documents: Sequence[HasText]
+    """The text, which a causal loss reads again."""
 
     def view(self, sites: Sequence[Site]) -> View:
         """The columns of some places."""
@@ -152,11 +131,11 @@ def _open(
     documents = not_held_out(plan.text, progress)
     columns = {site: (n * lm.d_model, (n + 1) * lm.d_model) for n, site in enumerate(sites)}
     if plan.masking is not None and plan.masking.variant != "masked":
-        return _open_versions(plan, plan.masking, recipe, lm, sites, out, progress=progress)
+        return _open_versions(plan, plan.masking, recipe, lm, sites, documents, out, progress=progress)
     if plan.live:
         config = StreamConfig(context=plan.context, seed=recipe.data_seed, masking=plan.masking)
         stream = LiveStream(lm, sites, documents, config)
-        return _Opened(stream, columns, stream.policies)
+        return _Opened(stream, columns, stream.policies, documents)
     # A tenth more than is trained on, so that thresholds and measures come from tokens never trained on.
     wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
     settings = _harvest(plan, recipe, wanted)
@@ -168,7 +147,7 @@ def _open(
     together = AlignedStores([stores[site] for site in sites])
     _require_rows(len(together), recipe.tokens, plan)
     source = together if len(sites) > 1 else stores[sites[0]]
-    return _Opened(source, columns, {site: stores[site].policy for site in sites})
+    return _Opened(source, columns, {site: stores[site].policy for site in sites}, documents)
 
 
 def _harvest(plan: SourcePlan, recipe: TrainConfig, wanted: int) -> HarvestConfig:
@@ -182,6 +161,7 @@ def _open_versions(
     recipe: TrainConfig,
     lm: LanguageModel,
     sites: Sequence[Site],
+    documents: Sequence[HasText],
     out: Path,
     *,
     progress: bool,
@@ -197,7 +177,6 @@ def _open_versions(
         raise ConfigError(
             "variant = 'consistency' with smooth = 0; wanted smooth > 0, the weight by which codes of masked and clean activations agree"
         )
-    documents = not_held_out(plan.text, progress)
     wanted = round(recipe.tokens / plan.epochs) + recipe.threshold_tokens
     wanted = wanted if denoising else -(-wanted // 2)
     folder = Path(plan.store) if plan.store is not None else out / "store"
@@ -205,7 +184,7 @@ def _open_versions(
     versions = harvest_versions(lm, sites[0], documents, folder, settings, progress=progress)
     source = versions.beside() if denoising else PairedVersions(versions)
     _require_rows(len(source), recipe.tokens, plan)
-    return _Opened(source, {sites[0]: (0, lm.d_model)}, {sites[0]: versions.clean.policy})
+    return _Opened(source, {sites[0]: (0, lm.d_model)}, {sites[0]: versions.clean.policy}, documents)
 
 
 def _job(
@@ -215,7 +194,13 @@ def _job(
     info = describe_places(lm, member.sites, cls.reads, opened.policies, text=plan.text, context=plan.context)
     info |= {} if plan.masking is None else {"masking": plan.masking.model_dump(mode="json")}
     options = options_of_places(cls, member.config.options, widths)
-    return Job(member.config.model_copy(update={"options": options}), folder, opened.view(member.sites), info)
+    config = member.config.model_copy(update={"options": options})
+    rest = None
+    if config.causal:
+        site = member.sites[0]
+        text, masking = opened.documents, plan.masking
+        rest = rest_of(lm, site, opened.policies[site], text, config, context=plan.context, masking=masking)
+    return Job(config, folder, opened.view(member.sites), info, rest)
 
 
 def _swept(member: Member, found: Mapping[str, Any], members: Sequence[Member]) -> dict[str, Any]:
@@ -239,6 +224,7 @@ def run_sweep(
     Errors: `ConfigError` for two SAEs that are the same, `TooFewSamples` when the text holds too little for the tokens and
     epochs asked for, and those of every step.
     """
+    require_plain_text(plan.masking, [run.recipe for run in runs])
     with contextlib.ExitStack() as stack:
         lm = load_language_model(plan.model, runtime, progress=progress)
         middle = middle_layer(lm, None)

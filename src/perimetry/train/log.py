@@ -61,6 +61,8 @@ class TrainLog:
             "missed_entries": trainer.audited.missed,
             "tokens_per_s": seen / max(1e-9, now - self.since),
         }
+        if trainer.interpolation is not None:
+            row |= {"causal": float(trainer.interpolation.error), "causal_relative": trainer.interpolation.relative}
         self.since, self.tokens_then = now, trainer.tokens
         append_line(self.path, row)
         return row

@@ -39,8 +39,9 @@ class TrainProgress:
         if row is None:
             self.bar.advance(self.tasks[name])
             return
+        causal = f"causal {row['causal_relative']:.3f}  " if "causal" in row else ""
         line = (
-            f"FVU {row['fvu']:.3f}  L0 {row['l0']:.1f}  dead {100 * row['dead']:.1f} %  "
+            f"FVU {row['fvu']:.3f}  L0 {row['l0']:.1f}  dead {100 * row['dead']:.1f} %  {causal}"
             f"{row['tokens_per_s']:,.0f} tokens/s"
         )
         self.bar.update(self.tasks[name], completed=row["step"], line=line)

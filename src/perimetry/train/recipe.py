@@ -6,13 +6,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from perimetry.axes import ModelBias
-from perimetry.config import Config, build
+from perimetry.config import build
 from perimetry.errors import UnknownName
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.affine import AffineSAE
 from perimetry.sae.base import AbstractSAE, Defaults, Options, Start
 from perimetry.sae.steps.base import L0Loss, Smooth
 from perimetry.sae.terms.frozen import Frozen
+from perimetry.train.causal_config import CausalConfig
 
 __all__ = ["TrainConfig"]
 
@@ -22,7 +23,7 @@ BY_FORM: dict[str, tuple[float, float]] = {"target": (1.0, 0.03), "step": (1e-3,
 """Form of the L0 term -> weight and window, where neither recipe nor architecture says them."""
 
 
-class TrainConfig(Config):
+class TrainConfig(CausalConfig):
     """One SAE's training. Lengths come from the token budget, so that a shorter run keeps the shape of its schedules."""
 
     architecture: str = "batchtopk"
@@ -126,6 +127,11 @@ class TrainConfig(Config):
         asked = [n for n in ("ortho", "smooth", "aligned") if getattr(self, n)] + ["frozen"] * (self.frozen != "none")
         if asked and not issubclass(self.sae_class, AffineSAE):
             raise ValueError(f"{asked[0]} acts on an encoder and a decoder matrix, {name} has others; leave it out")
+        if self.causal and not (issubclass(self.sae_class, AffineSAE) and self.sae_class.reads == "one"):
+            raise ValueError(
+                f"causal = {self.causal:g} moves codes of an affine encoder and puts what they give back in their place; {name} "
+                "is none, or gives another place than it reads; set causal = 0"
+            )
         if self.k_start is not None and not (self.sae_class.anneals_k and self.k_start <= self.width):
             raise ValueError(
                 f"k_start = {self.k_start} for {name} of width {self.width}; it wants an architecture that is told its count, "
@@ -252,6 +258,18 @@ class TrainConfig(Config):
             share = self.defaults.sparsity_warmup
         ramp = round(share * self.steps)
         return self.peak_sparsity * min(1.0, (step + 1) / ramp if ramp else 1.0)
+
+    def causal_at(self, step: int) -> float:
+        """Weight of the causal loss at step `step`: linear rise, then constant; 0 at the steps that have none.
+
+        >>> config = TrainConfig(causal=2.0, causal_every=2, causal_ramp=0.5, tokens=2048 * 8)
+        >>> [config.causal_at(step) for step in range(6)]
+        [0.5, 0.0, 1.5, 0.0, 2.0, 0.0]
+        """
+        if step % self.causal_every:
+            return 0.0
+        ramp = round(self.causal_ramp * self.steps)
+        return self.causal * min(1.0, (step + 1) / ramp if ramp else 1.0)
 
     def k_at(self, step: int) -> int:
         """Active count that step `step` aims at: linear from `k_start` to `k`, then constant.

@@ -19,6 +19,7 @@ from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.sae.formats import SAEInfo, load_sae, save_sae
 from perimetry.sae.steps.dispatch import ways_taken
 from perimetry.storage import hash_json, remove_stale
+from perimetry.train.causal import Rest, require_rest
 from perimetry.train.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
 from perimetry.train.fits import fit_centre, fit_scales, require_finite, scale_row
 from perimetry.train.log import TrainLog
@@ -42,6 +43,8 @@ class Job(NamedTuple):
     """What it reads of the rows of the source."""
     model_info: Mapping[str, Any] = {}
     """Fields of `SAEInfo` that say what the activations are."""
+    rest: Rest | None = None
+    """The model after the place that is read, for a causal loss."""
 
 
 class TrainResult(NamedTuple):
@@ -94,8 +97,9 @@ class Run:
     """
 
     def __init__(self, job: Job, *, resume: bool) -> None:
-        """Find what is there already. Errors: `ConfigError` when it is the work of another config."""
-        self.config, self.out, self.view = job.config, job.out, job.view
+        """Find what is there already. Errors: `ConfigError` when it is the work of another config, or a model is missing."""
+        require_rest(job.config, job.rest)
+        self.config, self.out, self.view, self.rest = job.config, job.out, job.view, job.rest
         self.info = build(SAEInfo, {**job.model_info, "architecture": self.config.architecture}, "model_info")
         self.trainer: Trainer | None = None
         self.data: str | None = None
@@ -173,7 +177,7 @@ class Run:
         require_finite(rows, "the tokens for the fits")
         parts = self.config.row_parts(rows.shape[1])
         scales = fit_scales(rows, self.config.scale_rule, parts)
-        self.trainer = Trainer(self.config, scales, fit_centre(rows * scale_row(scales, parts), parts))
+        self.trainer = Trainer(self.config, scales, fit_centre(rows * scale_row(scales, parts), parts), self.rest)
         self.log.start(0)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -183,7 +187,7 @@ class Run:
         self._require_same_info(document["model_info"])
         scale = document["scale"]
         scales = scale if isinstance(scale, list) else [float(scale)]
-        self.trainer = Trainer(self.config, scales, torch.zeros(int(document["row_width"])))
+        self.trainer = Trainer(self.config, scales, torch.zeros(int(document["row_width"])), self.rest)
         self.trainer.load(checkpoint)
         self.data = document["data"]
         before, now = document.get("computes_with", {}), computes_with() | ways_taken()
@@ -242,7 +246,9 @@ class Run:
         sae.requires_grad_(False).eval()  # noqa: FBT003
         sae.fold_scales(trainer.scales)
         scale = trainer.scales[0] if len(trainer.scales) == 1 else list(trainer.scales)
-        details: dict[str, Any] = {"scale": scale, "model_info": self._info_hash(), "held_unseen": held.unseen}
+        # A causal loss reads the text itself, from which the held-out tokens come, too.
+        unseen = None if config.causal else held.unseen
+        details: dict[str, Any] = {"scale": scale, "model_info": self._info_hash(), "held_unseen": unseen}
         if self.across:
             details["resumed_across"] = self.across
         settled = sae.settle(acts, config.k)

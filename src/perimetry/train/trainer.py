@@ -15,6 +15,7 @@ from perimetry.sae.steps.audit import AUDIT_EVERY, AUDIT_MOST, Audit, audit
 from perimetry.sae.steps.base import Objective, StepResult
 from perimetry.sae.steps.dispatch import STEPS
 from perimetry.sae.steps.room import lent
+from perimetry.train.causal import Interpolation, Rest, causal_pull, require_rest
 from perimetry.train.checkpoint import Checkpoint
 from perimetry.train.constraints import Constraints
 from perimetry.train.fits import scale_row
@@ -81,12 +82,16 @@ def _update(
 class Trainer:
     """One SAE, its optimiser and its counters. Two trainers that get the same batches never influence each other."""
 
-    def __init__(self, config: TrainConfig, scale: float | Sequence[float], centre: ModelBias) -> None:
+    def __init__(
+        self, config: TrainConfig, scale: float | Sequence[float], centre: ModelBias, rest: Rest | None = None
+    ) -> None:
         """Start from seeded weights; `centre` is the first `b_dec`, in units of the scaled activations.
 
-        `scale` is one number, or one for each part of a row.
+        `scale` is one number, or one for each part of a row; `rest` is the model that a causal loss runs. Errors: `ConfigError`
+        where there must be one and is none.
         """
-        self.config, self.row_width = config, centre.shape[0]
+        require_rest(config, rest)
+        self.config, self.row_width, self.rest = config, centre.shape[0], rest
         self.scales = (float(scale),) if isinstance(scale, float | int) else tuple(scale)
         self.scale = scale_row(self.scales, config.row_parts(self.row_width)).to(centre.device)
         self.sae = config.sae_class.fresh(config.start(centre.cpu())).to(centre.device)
@@ -97,6 +102,8 @@ class Trainer:
         self.since_fired = torch.zeros(config.width, dtype=torch.int64, device=centre.device)
         self.average, self.average_count = 0.0, 0
         self.audited = Audit(0, 0)
+        self.interpolation: Interpolation | None = None
+        """The causal loss when it was taken last."""
         self.step = 0
 
     @property
@@ -174,7 +181,8 @@ class Trainer:
     def _learn(self, rows: Callable[[], Acts]) -> Fused:
         """One update on scaled rows, in one go where that is possible."""
         config, objective, dead = self.config, self.objective(), self.dead()
-        if config.step == "sparse" and self.constraints is None:
+        causal = config.causal_at(self.step)
+        if config.step == "sparse" and self.constraints is None and not causal:
             fused = fused_step(
                 self.sae, self.optimizer, rows, objective, dead, clip=config.clip, unit_decoder=config.unit_rows
             )
@@ -182,6 +190,8 @@ class Trainer:
                 return fused
         with lent(self._spare()):
             result = STEPS[config.step](self.sae, rows(), objective, dead)
+        if causal:
+            result = self._with_causal(result, objective, causal)
         if self.constraints is not None:
             extra = self.constraints.on_gradients(self.sae, result.gradients, self.step)
             result = result._replace(further=result.further + extra)
@@ -195,6 +205,24 @@ class Trainer:
             constraints=self.constraints,
         )
         return Fused(result, norm)
+
+    def _with_causal(self, result: StepResult, objective: Objective, weight: float) -> StepResult:
+        """A step with the causal loss added to it."""
+        config, rest = self.config, self.rest
+        assert rest is not None, "checked when the trainer was made"
+        turn = self.step // config.causal_every
+        pull = causal_pull(
+            self.sae,
+            self.scale,
+            lambda replace: rest(turn, replace),
+            objective,
+            share=config.causal_share_at(turn, config.data_seed),
+            target=config.causal_target,
+        )
+        self.interpolation = pull.interpolation
+        for name, gradient in pull.gradients.items():
+            result.gradients[name].add_(gradient, alpha=weight)
+        return result._replace(further=result.further + weight * float(pull.interpolation.error))
 
     def state(self) -> Checkpoint:
         """Everything that the next step depends on."""
@@ -212,6 +240,8 @@ class Trainer:
             "average_count": self.average_count,
             "audited": list(self.audited),
         }
+        if self.interpolation is not None:
+            document["interpolation"] = [float(value) for value in self.interpolation]
         return Checkpoint(self.step, tensors, document)
 
     @torch.no_grad()
@@ -233,4 +263,6 @@ class Trainer:
         self.average = float(checkpoint.document["average"])
         self.average_count = int(checkpoint.document["average_count"])
         self.audited = Audit(*checkpoint.document.get("audited", (0, 0)))
+        last = checkpoint.document.get("interpolation")
+        self.interpolation = None if last is None else Interpolation(*(torch.tensor(float(value)) for value in last))
         self.step = checkpoint.step
