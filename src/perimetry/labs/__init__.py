@@ -4,6 +4,7 @@ from perimetry.labs.base import AbstractLab
 from perimetry.labs.concept_space.lab import ConceptSpace
 from perimetry.labs.formal_languages.lab import FormalLanguages
 from perimetry.labs.graph_tracing.lab import GraphTracing
+from perimetry.labs.knowledge_editing.lab import KnowledgeEditing
 from perimetry.labs.markov_mixture.lab import MarkovMixture
 from perimetry.labs.matrix_completion.lab import MatrixCompletion
 from perimetry.labs.sae_geometry.lab import SAEGeometry
@@ -25,6 +26,7 @@ LABS: dict[str, AbstractLab] = {
         ConceptSpace(),
         FormalLanguages(),
         SafetyFinetuning(),
+        KnowledgeEditing(),
     )
 }
 """Every lab by its name."""

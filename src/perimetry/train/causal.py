@@ -90,15 +90,17 @@ class Pull(NamedTuple):
 
 @torch.no_grad()
 def nearest_others(latents: Latents, *, chunk: int = 1024) -> Int[Tensor, " token"]:
-    """The other token whose codes are nearest, of each; of equal ones the first. Errors: `TooFewSamples`.
+    """The other token whose codes are nearest, of each; of equal ones the first. A token that is alone has itself.
+
+    Errors: `TooFewSamples` without a token.
 
     >>> nearest_others(torch.tensor([[0.0], [3.0], [1.0]])).tolist()
     [2, 2, 0]
     """
-    if len(latents) < 2:
+    if not len(latents):
         raise TooFewSamples(
-            f"{len(latents)} token(s) that count to move towards their nearest other; wanted two or more; give longer "
-            "sequences, or more of them"
+            "no token of a sequence counts, so that none can be moved; wanted two or more; give plain text, or a layer whose "
+            "norms are not all above those of a sink"
         )
     found: list[Tensor] = []
     for begin in range(0, len(latents), chunk):
