@@ -40,7 +40,7 @@ SECTIONS: dict[str, type[Config]] = {
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 DEAR = (
     *("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study"),
-    *("perimetry robustify", "perimetry lab run"),
+    *("perimetry robustify", "perimetry lab run", "perimetry edit-check"),
 )
 """Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
