@@ -83,7 +83,7 @@ def test_algebra_keeps_its_promises_whatever_is_drawn() -> None:
     assert found["directions that AlphaEdit may change", ""] > 1
     ys = outcome.curves["mixed keys"].ys
     assert ys == sorted(ys)
-    assert ys[-1] > 10 * ys[0]
+    assert ys[-1] > 5 * ys[0], "the less a key has of the others' direction, the larger the update by mixed keys"
 
 
 def test_a_check_of_the_real_model_by_hand_and_without_weights(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.config import build
 from perimetry.editing.known import known_edits
-from perimetry.errors import AssetError
+from perimetry.errors import AssetError, MissingFile
 from perimetry.labs.base import Curve, Measured, Outcome
 from perimetry.measures.stats import spearman
 from perimetry.pipeline.edit_check import run_edit_check
@@ -39,7 +39,7 @@ class RealSizes(NamedTuple):
 def _loaded(model: str) -> LanguageModel | None:
     try:
         return load_language_model(model, start(RuntimeConfig.model_validate({"dtype": "float32"})))
-    except AssetError:
+    except (AssetError, MissingFile):
         return None
 
 
