@@ -1,6 +1,7 @@
 """Editors and readings on a small model that knows its world a little."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_a_probe_gives_what_the_whole_edited_model_gives(world: World, model: Na
 
 def test_keys_are_what_the_matrix_reads(world: World, model: Nano) -> None:
     ids = world.draw(5, generator(2))
-    block = model.blocks[0]
+    block: Any = model.blocks[0]
     x = model.read(ids, (0,)).residuals[0]
     keys = keys_at(model, 0, ids, torch.full((5,), 4))
     before = x[:, 4] - projection(model, 0)(keys)
