@@ -89,13 +89,12 @@ def _codes(sae: TopKSAE, states: States) -> Dense:
     return torch.zeros_like(pre).scatter(1, kept.indices, kept.values.relu())
 
 
-def _fitted(sae: TopKSAE, steps: int, lr: float, loss: Callable[[], Tensor]) -> Scaled:
-    """Adam without a schedule. The dictionary reads states as they are."""
+def _fitted(sae: TopKSAE, steps: int, lr: float, loss: Callable[[], Tensor]) -> TopKSAE:
+    """Adam without a schedule."""
     optimiser = torch.optim.Adam(sae.parameters(), lr=lr, fused=True)
     for _ in range(steps):
         descend(optimiser, loss())
-    sae = sae.requires_grad_(requires_grad=False).eval()
-    return Scaled(sae, torch.zeros_like(sae.b_dec), 1.0)
+    return sae.requires_grad_(requires_grad=False).eval()
 
 
 def undertrained(states: States, latents: int, k: int, steps: int, batch: int, lr: float, seed: int) -> Scaled:
@@ -106,7 +105,8 @@ def undertrained(states: States, latents: int, k: int, steps: int, batch: int, l
         rows = states[torch.randint(0, len(states), (batch,), generator=draw)]
         return (_codes(sae, rows) @ sae.W_dec + sae.b_dec - rows).square().mean()
 
-    return _fitted(sae, steps, lr, loss)
+    # It reads states as they are.
+    return Scaled(_fitted(sae, steps, lr, loss), torch.zeros(states.shape[1]), 1.0)
 
 
 def alone(model: Nano, strings: Sequence[Sequence[int]]) -> list[Site]:
@@ -115,32 +115,35 @@ def alone(model: Nano, strings: Sequence[Sequence[int]]) -> list[Site]:
 
 
 def causal(model: Nano, read: Sequence[Site], sizes: CausalSizes, weight: float, seed: int) -> Scaled:
-    """TopK with squared error, averaged over tokens and width, and `weight` times the error of interpolation, one string a step."""
+    """TopK with squared error, averaged over tokens and width, and `weight` times the error of interpolation, one string a step.
+
+    States are centred and have a mean square of 1, so that the weight means the same whatever the size of the model's states.
+    """
     sae, draw = started(model.config.width, sizes.latents, sizes.k, seed), generator(32_452_843 + seed)
+    every = torch.cat([site.x[site.inside] for site in read])
+    made = Scaled(sae, every.mean(0), float((every - every.mean(0)).square().mean().sqrt()))
 
     def loss() -> Tensor:
         site = read[int(torch.randint(0, len(read), (), generator=draw))]
-        states = site.x[site.inside]
+        states = made.inputs(site.x[site.inside])
         codes = _codes(sae, states)
         lost = (codes @ sae.W_dec + sae.b_dec - states).square().mean()
-        if not weight:
-            return lost
-        return lost + weight * interpolated(codes, lambda z: rest(model, site, z @ sae.W_dec + sae.b_dec), SHARE).error
+        return lost + weight * interpolated(codes, _says(model, site, made), SHARE).error if weight else lost
 
-    return _fitted(sae, sizes.steps, sizes.lr, loss)
+    return made._replace(sae=_fitted(sae, sizes.steps, sizes.lr, loss))
+
+
+def _says(model: Nano, site: Site, made: Scaled) -> Callable[[Dense], Float[Tensor, "token vocab"]]:
+    """What the model says where its states are made of other codes."""
+    return lambda z: rest(model, site, (z @ made.sae.W_dec + made.sae.b_dec) * made.scale + made.centre)
 
 
 @torch.no_grad()
 def interpolation(model: Nano, read: Sequence[Site], made: Scaled, share: float) -> Interpolation:
     """How straight what the model says is between the codes of neighbouring tokens: mean over strings."""
-    sae, found = made.sae, list[Interpolation]()
+    found: list[Interpolation] = []
     for site in read:
-        codes = sae(made.inputs(site.x[site.inside])).codes.dense()
-
-        def says(z: Dense, site: Site = site) -> Tensor:
-            return rest(model, site, (z @ sae.W_dec + sae.b_dec) * made.scale + made.centre)
-
-        found.append(interpolated(codes, says, share))
-    return Interpolation(
-        torch.stack([one.error for one in found]).mean(), torch.stack([one.size for one in found]).mean()
-    )
+        codes = made.sae(made.inputs(site.x[site.inside])).codes.dense()
+        found.append(interpolated(codes, _says(model, site, made), share))
+    error, size = (torch.stack(several).mean() for several in zip(*found, strict=True))
+    return Interpolation(error, size)

@@ -42,7 +42,7 @@ class FormalConfig(LabConfig):
     """Seeds of each language."""
     arms: tuple[str, ...] = ("dyck", "english", "expr")
     """Languages, or `dyck_long`: brackets with the causal loss alone, at its published length."""
-    steps: dict[str, int] = Field(default={"dyck": 3000, "expr": 600, "english": 1000}, min_length=1)
+    steps: dict[str, int] = Field(default={"dyck": 3000, "expr": 600, "english": 2000}, min_length=1)
     """Training steps of a model, by language as far as the first `_`."""
     width: int = 64
     """Width of its residual stream."""
