@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perimetry.labs.descent import descend
-from perimetry.labs.formal_languages.causal import Interpolation, interpolated
 from perimetry.labs.formal_languages.models import Site, packed, read_to_site, rest
 from perimetry.labs.nano import Nano
 from perimetry.labs.points import Scaled
 from perimetry.runtime import generator
 from perimetry.sae.affine import Weights
 from perimetry.sae.topk import TopKSAE
+from perimetry.train.causal import Interpolation, interpolated
 
 __all__ = [
     "SHARE",
