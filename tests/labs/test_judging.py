@@ -50,19 +50,24 @@ def test_where_only_controls_are_judged_the_others_do_not_decide() -> None:
 
 def test_a_question_is_a_table_of_what_was_measured() -> None:
     outcomes = {
-        Job("deep", seed): Outcome([Measured("auroc", v, "l0, far"), Measured("auroc", 0.5, "norm, far")], {})
+        Job("deep", seed): Outcome(
+            [Measured("auroc", v, f"{name}, far") for name, v in (("l0", v), ("norm", 0.5), ("l0 or norm", v))], {}
+        )
         for seed, v in enumerate((0.7, 0.9))
     }
     asked = Asked(
         "Is it far?",
         "AUROC.",
         (Column("far", "deep", "auroc", "{score}, far"), Column("near", "deep", "auroc", "{score}, near")),
-        ("l0", "norm", "nll"),
+        ("l0", "norm", "nll", "l0 or norm"),
     )
     other = Asked("Of another arm?", "AUROC.", (Column("far", "wide", "auroc"),), ("l0",))
     (one,) = answered((asked, other), rows_of(outcomes))
     assert one["columns"] == ["far"], "nothing was measured near"
-    assert [(row["score"], row["concepts"]) for row in one["scores"]] == [("l0", True), ("norm", False)]
+    assert [(row["score"], row["concepts"]) for row in one["scores"]] == [
+        *(("l0", True), ("norm", False)),
+        ("l0 or norm", True),
+    ]
     assert one["scores"][0]["cells"][0] == pytest.approx([0.8, -0.47, 2.07, 2], abs=0.01)
 
 

@@ -210,7 +210,7 @@ class Asked(NamedTuple):
     columns: tuple[Column, ...]
     """What each score is asked."""
     scores: tuple[str, ...]
-    """Rows, in order: what reads concepts first."""
+    """Rows, in order: what reads concepts first. `x or y` is a combination; it reads concepts if one of them does."""
 
 
 class Line(NamedTuple):

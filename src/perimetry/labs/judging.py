@@ -124,7 +124,7 @@ def answered(asked: Sequence[Asked], rows: Sequence[LabRow]) -> list[dict[str, A
                 "scores": [
                     {
                         "score": score,
-                        "concepts": score in CONCEPTS,
+                        "concepts": any(part in CONCEPTS for part in score.split(" or ")),
                         "cells": [
                             None if (cell := cells[score, c]) is None else [cell.estimate, cell.low, cell.high, cell.n]
                             for c in columns
