@@ -125,12 +125,12 @@ class PointMeter:
     def _evidence(self, acts: Acts) -> Evidence:
         return evidence_of(self.sae, self.made.inputs(acts) if isinstance(self.made, Scaled) else acts, self.least)
 
-    def scores(self, acts: Acts) -> dict[str, Float[Tensor, " point"]]:
-        """Each score of each point; `norm` is that of the point itself, before it is centred and scaled."""
+    def scores(self, acts: Acts, names: Sequence[str] = ()) -> dict[str, Float[Tensor, " point"]]:
+        """Each score of each point, or only some; `norm` is that of the point itself, before it is centred and scaled."""
         parts = [self._evidence(some) for some in acts.split(CHUNK)]
         found = {
-            name: torch.cat([detector.score(part).float() for part in parts])
-            for name, detector in self.detectors.items()
+            name: torch.cat([self.detectors[name].score(part).float() for part in parts])
+            for name in names or self.detectors
         }
         return found | ({"norm": acts.float().norm(dim=1)} if "norm" in found else {})
 

@@ -130,7 +130,7 @@ def _placed(found: Mapping[str, Tensor], wrong: Bool[Tensor, "sequence answer"])
 
 def counts_at(meter: PointMeter, model: Sums, ids: TokenIds) -> float:
     """Mean active latents at the places of the answers, of a meter that may have been made at another step."""
-    return float(meter.scores(_states(model, ids).flatten(0, 1))["l0"].double().mean())
+    return float(meter.scores(_states(model, ids).flatten(0, 1), ("l0",))["l0"].double().mean())
 
 
 @torch.no_grad()

@@ -40,11 +40,11 @@ class CompletionArm(Config):
     """Width of the residual stream."""
     heads: int = 4
     """Attention heads of a block."""
-    batch: int = 64
+    batch: int = 32
     """Matrices of an update."""
     steps: int = 1500
     """Updates."""
-    lr: float = 1e-3
+    lr: float = 5e-4
     """Learning rate of Adam, constant."""
     device: str = "cpu"
     """Where it is trained: `cpu`, `cuda` ..."""
