@@ -5,7 +5,7 @@ No probe suffices alone: an edit may leave rings as they were and take facts bes
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from perimetry.errors import TooFewSamples
 from perimetry.measures.stats import Interval
 
 __all__ = [
+    "FLAGS",
     "METRICS",
     "Finding",
     "Flag",
@@ -32,6 +33,8 @@ __all__ = [
 Layers = Float[Tensor, "layer word word"]
 Flag = Literal["none", "norm blow-up", "loss of structure", "both"]
 """What a ring shows: nothing of note, distances of another size, distances of another shape, or both."""
+FLAGS: Final[tuple[Flag, ...]] = get_args(Flag)
+"""All of them."""
 
 
 class Measure(NamedTuple):

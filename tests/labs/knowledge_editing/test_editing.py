@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perimetry.editing.health import flag_of
 from perimetry.editing.updates import drawn_like
 from perimetry.labs.knowledge_editing.editors import EDITORS, Site, corrections, moments_of, requests
 from perimetry.labs.knowledge_editing.measures import Reader, ReaderSizes, r_squared
-from perimetry.labs.knowledge_editing.models import BaseConfig, Probe, edited, keys_at, projection, train_base
+from perimetry.labs.knowledge_editing.models import BaseConfig, Probe, edited, keys_at, louder, projection, train_base
 from perimetry.labs.knowledge_editing.world import World
 from perimetry.labs.nano import Nano
 from perimetry.runtime import generator
@@ -125,6 +126,20 @@ def test_nothing_changes_nothing_and_exchanged_names_change_shape_alone(world: W
     small = reader.read(edited(model, {block: _drawn(model, block, 0.01)}), request)
     assert large.rings["I"].r > 10 * small.rings["I"].r > 0
     assert large.direct > small.direct
+
+
+def test_a_louder_model_says_the_same_and_its_distances_keep_their_shape(world: World, model: Nano) -> None:
+    before = copy.deepcopy(model.state_dict())
+    loud = louder(model, 3.0)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    ids = world.draw(20, generator(1))
+    assert float((loud(ids) - model(ids)).abs().max()) < 1e-2
+    one, other = (Reader(made, world, 1, ReaderSizes(20, 2), 0) for made in (model, loud))
+    found = one.beside(other)
+    assert found.scale == pytest.approx(3, rel=1e-3)
+    assert found.r_scaled < 1e-3
+    assert flag_of(found) == "norm blow-up"
+    assert one.accuracies() == pytest.approx(other.accuracies(), abs=1e-3)
 
 
 def test_readers_of_both_blocks_agree_on_the_model_before(world: World, model: Nano) -> None:

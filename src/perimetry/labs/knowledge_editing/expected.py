@@ -101,12 +101,14 @@ _CHECK = (
     _of("AUROC of harm", "and tells harmful edits from harmless ones", 0.9, None, "R, every edit"),
     _of("flag: none", "sound edits are not flagged", 0.95, None, "ROME"),
     _of("flag: norm blow-up", "a blow-up is flagged as one", 0.5, None, "ROME, C of few keys"),
-    _of("scale-free R", "and exchanged names as a loss of structure", 0.25, None, "names exchanged"),
+    _of("flag: loss of structure", "exchanged names are flagged as a loss of structure", 1.0, None, "names exchanged"),
 )
 _CONTROLS = (
     _of("R", "an edit of scale 0 moves nothing", 0.0, 0.0, "no update", control=True),
     _of("largest change of all", "and changes no reading", 0.0, 0.0, "no update", control=True),
     _of("R", "exchanged names give a large R", 0.1, None, "names exchanged", control=True),
+    _of("flag: norm blow-up", "twice as loud is a blow-up and no more", 1.0, None, "twice as loud", control=True),
+    _of("most accuracy lost", "by which nothing is lost", None, 0.001, "twice as loud", control=True),
     _of(
         "rank correlation of R a norm and d",
         "to drawn updates the distance of answers means nothing but norm",

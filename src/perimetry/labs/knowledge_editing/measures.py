@@ -132,6 +132,10 @@ class Reader:
         pairs = ((d, d[turn][:, turn]) for d, turn in zip(self.distances[:EACH], turns, strict=True))
         return _all([shattering(*both) for both in pairs])
 
+    def beside(self, other: "Reader") -> Shattering:
+        """What the rings of the first order show of another model, asked the same."""
+        return _all([shattering(*both) for both in zip(self.distances[:EACH], other.distances[:EACH], strict=True)])
+
     def read(self, model: Nano, request: Request, order: int = 0) -> Reading:
         """Every reading of an edited copy of the model, for a request in an order."""
         after = self._distances(model)

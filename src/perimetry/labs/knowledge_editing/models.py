@@ -17,7 +17,7 @@ from perimetry.labs.knowledge_editing.world import CONTEXT, World
 from perimetry.labs.nano import Nano, NanoConfig
 from perimetry.runtime import generator
 
-__all__ = ["BaseConfig", "Probe", "edited", "keys_at", "projection", "text_loss", "train_base"]
+__all__ = ["BaseConfig", "Probe", "edited", "keys_at", "louder", "projection", "text_loss", "train_base"]
 
 AHEAD = 16
 """Batches that are drawn at once."""
@@ -105,6 +105,17 @@ def edited(model: Nano, updates: Updates) -> Nano:
     for block, update in updates.items():
         weight = projection(made, block).weight
         weight.copy_((weight.double() + update).to(weight.dtype))
+    return made
+
+
+@torch.no_grad()
+def louder(model: Nano, times: float) -> Nano:
+    """A copy in which all that is written to the residual stream is so many times as large. Norms take that out again before anything
+    reads it: states are `times` as large, and what the model says is the same (control)."""
+    made = copy.deepcopy(model)
+    for name, parameter in made.named_parameters():
+        if name.startswith(("embed.", "place.")) or ".out." in name or ".down." in name:
+            parameter.mul_(times)
     return made
 
 

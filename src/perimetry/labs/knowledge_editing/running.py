@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from perimetry.editing.health import FLAGS, flag_of
+from perimetry.editing.rings import Shattering
 from perimetry.editing.updates import drawn_like
 from perimetry.labs.base import Measured, Outcome
 from perimetry.labs.knowledge_editing.attachment import Attached, MeterSizes
@@ -20,7 +22,7 @@ from perimetry.labs.knowledge_editing.editors import (
     requests,
 )
 from perimetry.labs.knowledge_editing.measures import Reader, ReaderSizes
-from perimetry.labs.knowledge_editing.models import BaseConfig, edited, projection, train_base
+from perimetry.labs.knowledge_editing.models import BaseConfig, edited, louder, projection, train_base
 from perimetry.labs.knowledge_editing.summary import Both, Row, areas, curves_of, numbers_of
 from perimetry.labs.knowledge_editing.world import World
 from perimetry.labs.nano import Nano
@@ -34,6 +36,8 @@ SCALES: Final = (0.5, 2.0, 4.0)
 """How many times a ROME update is added, beside once."""
 LARGE: Final = (4.0, 16.0)
 """Norms of drawn updates in those of the ROME update, beside once."""
+LOUD: Final = 2.0
+"""How many times as large a control writes."""
 LABELLED: Final = {"ROME", "ROME, C of few keys", "ROME, first block", "drawn"}
 """Whose prompts the meter tells apart by how far they are from the edited fact."""
 
@@ -82,6 +86,7 @@ def run_editing(arm: BaseConfig, seed: int, sizes: EditingSizes) -> Outcome:
         rows += found
         measured += areas(scored)
     measured += [*numbers_of(rows), *calibrated(rows, seed), *_nothing(model, readers[1], asked[0])]
+    measured += _loud(readers[1], sizes.reader, seed)
     return Outcome(measured, curves_of(rows))
 
 
@@ -100,15 +105,29 @@ def _before(reader: Reader, seed: int) -> list[Measured]:
     for kind in dict.fromkeys(kind for _, kind in accuracies):
         least = min(value for (_, own), value in accuracies.items() if own == kind)
         found.append(Measured("least accuracy of the orders", least, kind))
-    turned = reader.relabelled(seed)
     return [
         *found,
         *(Measured("order of distances", value, name) for name, value in reader.orders().items()),
-        Measured("R", turned.r, "names exchanged"),
-        Measured("scale-free R", turned.r_scaled, "names exchanged"),
-        Measured("size of distances", turned.scale, "names exchanged"),
+        *_shown(reader.relabelled(seed), "names exchanged"),
         Measured("loss of text", reader.nll),
     ]
+
+
+def _shown(found: Shattering, case: str) -> list[Measured]:
+    return [
+        Measured("R", found.r, case),
+        Measured("scale-free R", found.r_scaled, case),
+        Measured("size of distances", found.scale, case),
+        *(Measured(f"flag: {flag}", float(flag_of(found) == flag), case) for flag in FLAGS),
+    ]
+
+
+def _loud(reader: Reader, sizes: ReaderSizes, seed: int) -> list[Measured]:
+    """All that the model writes to its stream, twice as large (control): a blow-up of norms by which nothing is lost."""
+    loud = Reader(louder(reader.model, LOUD), reader.world, reader.block, sizes, seed)
+    after = loud.accuracies()
+    lost = [value - after[name] for name, value in reader.accuracies().items()]
+    return [*_shown(reader.beside(loud), "twice as loud"), Measured("most accuracy lost", max(lost), "twice as loud")]
 
 
 def _nothing(model: Nano, reader: Reader, request: Request) -> list[Measured]:

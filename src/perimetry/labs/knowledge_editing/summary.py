@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from perimetry.editing.health import flag_of
+from perimetry.editing.health import FLAGS, flag_of
 from perimetry.labs.base import Curve, Measured
 from perimetry.labs.knowledge_editing.attachment import LABELS
 from perimetry.labs.knowledge_editing.editors import EDITORS
@@ -116,10 +116,7 @@ def _numbers(name: str, rows: Sequence[Row]) -> list[Measured]:
         *measured,
         Measured("largest R of all orders and distances", max(most), name),
         Measured("most direct accuracy lost of all orders", max(lost[o, KINDS[0]].estimate for o in ORDERS), name),
-        *(
-            Measured(f"flag: {flag}", flags.count(flag) / len(flags), name)
-            for flag in ("none", "norm blow-up", "loss of structure", "both")
-        ),
+        *(Measured(f"flag: {flag}", flags.count(flag) / len(flags), name) for flag in FLAGS),
     ]
 
 
