@@ -211,6 +211,8 @@ class Asked(NamedTuple):
     """What each score is asked."""
     scores: tuple[str, ...]
     """Rows, in order: what reads concepts first. `x or y` is a combination; it reads concepts if one of them does."""
+    reading: tuple[str, ...] = ()
+    """Those that read concepts and are not in `DETECTORS`."""
 
 
 class Line(NamedTuple):

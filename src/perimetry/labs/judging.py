@@ -9,6 +9,7 @@ import torch
 from perimetry.labs.base import Asked, Expectation, Gate, Job, Measured, Outcome
 from perimetry.labs.points import CONCEPTS
 from perimetry.measures.stats import Interval, mean_interval, wilson
+from perimetry.shift import DETECTORS
 
 __all__ = ["LabRow", "answered", "judged", "over_seeds", "rows_of"]
 
@@ -102,6 +103,11 @@ def judged(expected: Sequence[Expectation], rows: Sequence[LabRow], gate: Gate) 
     return found
 
 
+def _reads(score: str) -> bool:
+    """Whether concepts are read for a score; the reconstruction error counts, as it is the dictionary's."""
+    return score in CONCEPTS or (score in DETECTORS and not DETECTORS[score].baseline)
+
+
 def answered(asked: Sequence[Asked], rows: Sequence[LabRow]) -> list[dict[str, Any]]:
     """Each question with the number of each score over all seeds; columns and scores that were not measured are left out."""
     whole = {(r.arm, r.metric, r.case): r for r in rows if r.seed is None}
@@ -124,7 +130,7 @@ def answered(asked: Sequence[Asked], rows: Sequence[LabRow]) -> list[dict[str, A
                 "scores": [
                     {
                         "score": score,
-                        "concepts": any(part in CONCEPTS for part in score.split(" or ")),
+                        "concepts": score in one.reading or any(map(_reads, score.split(" or "))),
                         "cells": [
                             None if (cell := cells[score, c]) is None else [cell.estimate, cell.low, cell.high, cell.n]
                             for c in columns

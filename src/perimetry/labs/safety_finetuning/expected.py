@@ -216,6 +216,7 @@ ASKED = (
             for kind in (*_KINDS, "known again")
         ),
         _SCORES,
+        reading=("best of a whole prompt",),
     ),
     Asked(
         "Among attacks of one kind, does it tell those that succeed?",
