@@ -210,7 +210,7 @@ class Asked(NamedTuple):
     columns: tuple[Column, ...]
     """What each score is asked."""
     scores: tuple[str, ...]
-    """Rows, in order: what reads concepts first. `x or y` is a combination; it reads concepts if one of them does."""
+    """Rows, in order: what reads concepts first. `x or y` is a combination, and reads concepts if one of them does; `mean x` as `x`."""
     reading: tuple[str, ...] = ()
     """Those that read concepts and are not in `DETECTORS`."""
 

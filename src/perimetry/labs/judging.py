@@ -130,7 +130,7 @@ def answered(asked: Sequence[Asked], rows: Sequence[LabRow]) -> list[dict[str, A
                 "scores": [
                     {
                         "score": score,
-                        "concepts": score in one.reading or any(map(_reads, score.split(" or "))),
+                        "concepts": score in one.reading or any(map(_reads, score.removeprefix("mean ").split(" or "))),
                         "cells": [
                             None if (cell := cells[score, c]) is None else [cell.estimate, cell.low, cell.high, cell.n]
                             for c in columns
