@@ -1,7 +1,7 @@
 """What the service asks of whatever scores: rows in, readings out. Nothing here knows of HTTP, of a model or of torch."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 __all__ = ["ConceptScored", "Detail", "Engine", "GroupFacts", "Row", "Scored", "Some", "TokenScored"]
 
@@ -38,13 +38,13 @@ class TokenScored(NamedTuple):
 class ConceptScored(NamedTuple):
     """One concept that speaks for the score."""
 
-    index: int
+    latent: int
     """Latent of the dictionary."""
     label: str | None
     """What it is called, if anybody said."""
     energy: float
     """What its firing adds to the score."""
-    count: int
+    n_tokens: int
     """Tokens on which it fires."""
     max_token: int
     """The token on which it fires hardest."""
@@ -111,6 +111,7 @@ class GroupFacts(NamedTuple):
     """Upper end."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Scores rows. One event loop owns it. Every refusal is a `Problem`."""
 
