@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from perimetry.shift.loading import load_meter
     from perimetry.shift.meter import Meter
     from perimetry.shift.reading import Reading
+    from perimetry.shift.watch import watch
     from perimetry.suites import SUITES
     from perimetry.train import TrainConfig, train
 
@@ -57,6 +58,7 @@ __all__ = [
     "save_sae",
     "start",
     "train",
+    "watch",
 ]
 
 _HOMES = {
@@ -86,6 +88,7 @@ _HOMES = {
     "save_sae": "sae.formats",
     "start": "runtime",
     "train": "train",
+    "watch": "shift.watch",
 }
 
 
