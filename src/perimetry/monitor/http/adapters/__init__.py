@@ -1,0 +1,1 @@
+"""Foreign contracts, spoken over the same scoring: one file a contract."""
