@@ -17,11 +17,14 @@ from perimetry.cli import (
     drift,
     edit_check,
     evaluate,
+    healthcheck,
     lab,
     report,
     robustify,
     score,
+    serve,
     study,
+    token,
     train,
 )
 from perimetry.errors import PerimetryError, StorageError
@@ -47,6 +50,8 @@ app.command(convert.convert)
 app.command(calibrate.calibrate)
 app.command(score.score)
 app.command(drift.drift)
+app.command(serve.serve)
+app.command(token.token)
 app.command(evaluate.app)
 app.command(bench.app)
 app.command(study.app)
@@ -54,6 +59,7 @@ app.command(robustify.robustify)
 app.command(edit_check.edit_check)
 app.command(lab.app)
 app.command(report.report)
+app.command(healthcheck.healthcheck)
 
 
 def _fail(error: BaseException, as_json: bool) -> int:

@@ -1,16 +1,13 @@
-"""What the service is told: where it listens, how much it takes, how long it waits, and what it loads."""
+"""What the engine of the service is told: how much it takes, how long it waits, and what it loads."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from perimetry.config import Config
 
-__all__ = ["SECTION", "BatchConfig", "LimitConfig", "MonitorConfig", "TimeConfig", "WorkerConfig"]
-
-SECTION: Final = "serve"
-"""Section of the configuration file, and the middle of the names of its environment variables."""
+__all__ = ["BatchConfig", "LimitConfig", "MonitorConfig", "TimeConfig", "WorkerConfig"]
 
 
 class LimitConfig(Config):
@@ -45,10 +42,6 @@ class BatchConfig(Config):
 class TimeConfig(Config):
     """How long things may take."""
 
-    timeout_ms: int = Field(default=10_000, ge=100, le=60_000)
-    """Milliseconds for a request that names no time of its own."""
-    stream_timeout_ms: int = Field(default=30_000, ge=100, le=60_000)
-    """The same for a stream."""
     batch_hard_ms: int = Field(default=30_000, ge=1)
     """Milliseconds after which a batch that still runs costs the worker its life."""
     drain_s: float = Field(default=30.0, ge=0)
@@ -87,18 +80,10 @@ class WorkerConfig(Config):
 
 
 class MonitorConfig(Config):
-    """The service."""
+    """The engine."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = Field(default=8765, ge=0, le=65_535)
-    """Port; 0 takes a free one."""
     alpha: float = Field(default=0.01, gt=0, le=0.5)
-    """False-alarm rate of a request that names none."""
-    mode: Literal["alert", "block"] = "alert"
-    """`alert` marks answers; `block` lets adapters stop a request."""
-    on_error: Literal["open", "closed"] | None = None
-    """What an adapter does with a request that could not be scored; None is `open` in alert and `closed` in block."""
+    """False-alarm rate for which thresholds are stated; `perimetry serve` gives that of requests that name none."""
     limits: LimitConfig = LimitConfig()
     """How much is taken."""
     batch: BatchConfig = BatchConfig()
@@ -107,11 +92,6 @@ class MonitorConfig(Config):
     """How long things may take."""
     worker: WorkerConfig = WorkerConfig()
     """What is loaded."""
-
-    @property
-    def fails_open(self) -> bool:
-        """Whether a request that could not be scored goes through."""
-        return (self.on_error or ("open" if self.mode == "alert" else "closed")) == "open"
 
     @model_validator(mode="after")
     def _fit_together(self) -> "MonitorConfig":

@@ -1,4 +1,4 @@
-"""The service over fakes as a process of its own: `python -m tests.monitor.http.stand '{"limits": {...}, "delay_s": 0.1}'`."""
+"""The service over fakes as a process of its own: `python -m tests.monitor.http.stand '{"limits": {...}, "config": {...}, "delay_s": 0.1}'`."""
 
 import asyncio
 import json
@@ -38,10 +38,9 @@ def main() -> int:
         await asyncio.sleep(delay_s)
 
     engine.before = work if delay_s else None
-    config = HttpConfig.model_validate({"port": 0, "limits": asked.get("limits", {})})
-    app = create_app(config, engine, MemorySink(), FakeDrift())
+    config = HttpConfig.model_validate({"port": 0, "limits": asked.get("limits", {})} | asked.get("config", {}))
     server.listen = small_buffers if asked.get("small_buffers") else LISTEN
-    well = server.serve(app, config, say)
+    well = asyncio.run(server.serve(lambda: create_app(config, engine, MemorySink(), FakeDrift()), config, say))
     return 0 if well and engine.stopped else 1
 
 

@@ -32,3 +32,9 @@ def test_a_port_that_is_taken_says_so() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another port"):
             listen(HttpConfig(port=port))
+
+
+def test_answers_are_not_held_back_by_nagle() -> None:
+    """asyncio sets TCP_NODELAY on a connection whose socket says that it is TCP; one that was made without saying so does not."""
+    with listen(HttpConfig(port=0)) as door:
+        assert door.proto == socket.IPPROTO_TCP

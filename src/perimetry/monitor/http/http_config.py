@@ -76,10 +76,6 @@ class Limits(Config):
     """Seconds after which a client that does not read is cut off."""
     ping_s: float = Field(default=15.0, gt=0)
     """Seconds of silence after which a stream says that it is alive."""
-    tokens_per_text: int = Field(default=8192, ge=1)
-    """Tokens of one text, as the engine holds it; said to clients, not checked here."""
-    tokens_per_request: int = Field(default=32768, ge=1)
-    """Tokens of all texts of one request; as above."""
 
 
 class HttpConfig(Config):

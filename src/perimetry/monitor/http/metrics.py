@@ -1,6 +1,6 @@
 """What Prometheus may read of the service. Labels come from the configuration and from our tables, never from requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -28,6 +28,7 @@ class Metrics:
         self._drift()
         self._keeping()
         self._groups: frozenset[str] = frozenset()
+        self._readers: list[Callable[[], object]] = []
 
     def _counter(self, name: str, help_: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(f"perimetry_{name}", help_, tuple(labels), registry=self.registry)
@@ -100,6 +101,12 @@ class Metrics:
         if flagged:
             self.flagged.labels(known).inc()
 
+    def before(self, read: Callable[[], object]) -> None:
+        """Have something read each time before everything is said; it must not wait."""
+        self._readers.append(read)
+
     def text(self) -> bytes:
         """Everything, in the format of Prometheus."""
+        for read in self._readers:
+            read()
         return generate_latest(self.registry)

@@ -108,7 +108,7 @@ def capabilities(config: HttpConfig, engine: Engine) -> Capabilities:
         alpha_default=config.alpha,
         mode=config.mode,
         on_error=config.fails,
-        limits=config.limits.model_dump(mode="json"),
+        limits=config.limits.model_dump(mode="json") | dict(engine.limits),
         adapters={
             "detector": config.detector_id is not None,
             "litellm": config.litellm,

@@ -20,7 +20,7 @@ TextKept = Literal["off", "redacted", "full"]
 class StoreConfig(Config):
     """Where and how events are kept."""
 
-    folder: Path = Path("monitor")
+    folder: Path = Path("runs/monitor")
     """Holds the SQLite file, the key and the fragments; made where it is missing. One process at a time owns it."""
     url: str | None = Field(default=None, repr=False)
     """Database: None is `events.sqlite` in the folder; else `sqlite:///FILE` or `postgresql+psycopg://USER@HOST/NAME`."""
