@@ -18,7 +18,7 @@ ARMS = {
     "harvest": {"truncated pass", "harvest"},
 }
 SCRIPTS = sorted(ARMS)
-OTHERS = {"fidelity_agreement", "kills", "probing", "probing_agreement"}
+OTHERS = {"fidelity_agreement", "kills", "probing", "probing_agreement", "serve"}
 """Scripts whose rows are of another kind than ratios of speed alone; each has tests of its own."""
 
 

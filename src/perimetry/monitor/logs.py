@@ -4,11 +4,11 @@ import contextlib
 import json
 import logging
 import logging.handlers
+import os
 import queue
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, TextIO, final
+from typing import Any, final
 
 __all__ = ["JsonLines", "Plain", "logging_to"]
 
@@ -40,6 +40,26 @@ class JsonLines(Plain):
         if record.exc_info is not None and record.exc_info[0] is not None:
             found["fault"] = record.exc_info[0].__name__
         return json.dumps(found, ensure_ascii=True)
+
+
+@final
+class _Writer(logging.Handler):
+    """Writes lines to a file descriptor, without a lock: where the reader is stuck nobody else must wait for it, not even the end of the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def createLock(self) -> None:  # noqa: N802
+        """No lock: one thread writes."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a reader that has gone is nobody's fault."""
+        left = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(self._descriptor, left) :]
 
 
 @final
@@ -82,14 +102,14 @@ class _Listener(logging.handlers.QueueListener):
 
 @contextlib.contextmanager
 def logging_to(
-    level: int, *, as_json: bool, lines: int, lost: Callable[[], object], stream: TextIO | None = None
+    level: int, *, as_json: bool, lines: int, lost: Callable[[], object], descriptor: int = 2
 ) -> Iterator[None]:
-    """Send what the service and its libraries log to a stream (standard error) while this lasts.
+    """Send what the service and its libraries log to a file descriptor (standard error) while this lasts.
 
     `lines` may wait at most; for each that is lost, `lost` is called. What libraries say below a warning is left out.
     """
     waiting: queue.Queue[Any] = queue.Queue(lines)
-    writer = logging.StreamHandler(stream or sys.stderr)
+    writer = _Writer(descriptor)
     writer.setFormatter(JsonLines() if as_json else Plain())
     handler, root, ours = _Dropping(waiting, lost), logging.getLogger(), logging.getLogger("perimetry")
     before = root.level, ours.level
