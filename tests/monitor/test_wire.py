@@ -38,6 +38,7 @@ ANSWERS = st.builds(
     counted=st.lists(st.booleans(), max_size=9).map(tuple),
     token_scores=st.lists(st.floats(allow_nan=False), max_size=9).map(tuple),
     concepts=st.lists(CONCEPTS, max_size=3).map(tuple),
+    summary=st.lists(st.floats(allow_nan=False), max_size=4).map(tuple),
 )
 
 

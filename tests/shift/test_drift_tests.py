@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from perimetry.measures.relabelling import monte_carlo_p
 from perimetry.runtime import generator
 from perimetry.shift.drift_alarms import Stratum, alarm_budget, clopper_pearson
 from perimetry.shift.drift_effects import cliff_delta, effects, hedges_g
-from perimetry.shift.drift_tests import ks_score, ks_within_groups, mmd, monte_carlo_p
+from perimetry.shift.drift_tests import ks_score, ks_within_groups, mmd
 
 samples = st.lists(st.integers(-5, 5), min_size=2, max_size=30).map(lambda x: torch.tensor(x).float())
 
@@ -117,11 +118,11 @@ def test_monte_carlo_p_values_are_uniform_with_and_without_stopping() -> None:
     draw, values = torch.Generator().manual_seed(3), []
     for _ in range(800):
         observed = float(torch.rand(1, generator=draw))
-        values.append(monte_carlo_p(observed, lambda k: torch.rand(k, generator=draw).double(), 999, enough=20))
+        values.append(monte_carlo_p(observed, lambda k: torch.rand(k, generator=draw).double().numpy(), 999, enough=20))
     for level in (0.01, 0.05, 0.2, 0.5):
         assert sum(p <= level for p in values) <= stats.binom.ppf(0.999, len(values), level)
     assert stats.kstest(values, "uniform").pvalue > 1e-3
-    assert monte_carlo_p(2.0, lambda k: torch.rand(k, generator=draw).double(), 999) == 1 / 1000
+    assert monte_carlo_p(2.0, lambda k: torch.rand(k, generator=draw).double().numpy(), 999) == 1 / 1000
 
 
 @settings(deadline=None, max_examples=60)

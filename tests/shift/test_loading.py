@@ -39,6 +39,7 @@ FILES = (
     "meter.json",
     "normal.safetensors",
     "sae.safetensors",
+    "summaries.safetensors",
 )
 
 

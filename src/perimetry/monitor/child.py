@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from perimetry.errors import PerimetryError
+from perimetry.monitor.baseline import baseline_arrays, baseline_header
 from perimetry.monitor.config import MonitorConfig
 from perimetry.monitor.frames import Decoder, Frame, encode
 from perimetry.monitor.sentinel import check_sentinel
@@ -110,11 +111,14 @@ def _ready(tap: AbstractTap, sentinel: str) -> bytes:
         "kind": "ready",
         "artifact": facts.artifact,
         "groups": [group._asdict() for group in facts.groups],
+        "card": dict(facts.card),
         "encoder": facts.encoder,
         "probes": [{"text": probe.text, "ids": probe.ids} for probe in tap.probe()],
         "sentinel": sentinel,
+        "baseline": None if facts.baseline is None else baseline_header(facts.baseline),
     }
-    return encode(header, {"tokenizer": array.array("B", facts.tokenizer.encode())})
+    more = {} if facts.baseline is None else baseline_arrays(facts.baseline)
+    return encode(header, {"tokenizer": array.array("B", facts.tokenizer.encode()), **more})
 
 
 def _serve(tap: AbstractTap, state: Path, inbox: Inbox, connection: socket.socket) -> int:
@@ -148,6 +152,9 @@ def _work(connection: socket.socket) -> int:
         verdict = check_sentinel(tap, state)
     except PerimetryError as error:
         return _refused(connection, f"{type(error).__name__}: {error}")
+    except OSError as error:
+        # Nothing was read yet but the meter and the model, so that the message holds no prompt.
+        return _refused(connection, f"{error.filename or 'a file'} cannot be read: {error.strerror or error}")
     if not verdict.ok:
         return _refused(connection, f"sentinel: {verdict.detail}")
     connection.sendall(_ready(tap, verdict.detail))

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
+from perimetry.monitor.baseline import Baseline, baseline_of
 from perimetry.monitor.config import MonitorConfig
 from perimetry.monitor.dispatch import Dispatcher
 from perimetry.monitor.encoding import AbstractEncoder, MeterEncoder, MockEncoder
@@ -64,6 +65,9 @@ class Keeper:
         """What the sentinel said last, "ok" where it passed."""
         self.artifact: dict[str, str] = {}
         self.groups: tuple[GroupFacts, ...] = ()
+        self.card: dict[str, Any] = {}
+        self.baseline: Baseline | None = None
+        """What the calibration prompts gave; None before the first worker was ready, and where drift cannot be judged."""
         self.encoder: AbstractEncoder | None = None
         self.restarts: Counter[str] = Counter()
         """How often a worker died, by reason."""
@@ -153,8 +157,10 @@ class Keeper:
     async def _up(self, worker: Worker, frame: Frame) -> None:
         loop = asyncio.get_running_loop()
         encoder = await loop.run_in_executor(self._pool, encoder_of, frame)
+        self.baseline = await loop.run_in_executor(self._pool, baseline_of, frame)
         self.encoder, self.artifact = encoder, {str(k): str(v) for k, v in frame.header["artifact"].items()}
         self.groups = tuple(GroupFacts(**group) for group in frame.header["groups"])
+        self.card = dict(frame.header["card"])
         self.sentinel, self._asked_sentinel = "ok", False
         self._become("up", "")
         self._dispatcher.up(worker)

@@ -23,19 +23,18 @@ def answers_of_batch(
     captured: Capture | tuple[Capture, ...],
     readings: Sequence[Reading],
     rows: Sequence[Asked],
+    evidence: Sequence[Evidence],
+    summaries: Sequence[tuple[float, ...]],
 ) -> list[Answer]:
-    """Answers of the rows of one batch. Of a meter over several layers tokens and concepts are those of its loudest tap."""
-    evidence: dict[str, Evidence] = {}
+    """Answers of the rows of one batch. Of a meter over several layers tokens and concepts are those of its loudest tap.
+
+    `evidence`: of each tap. `summaries`: of each row.
+    """
     sizes = _sizes(reader)
     found: list[Answer] = []
-    for at, (reading, row) in enumerate(zip(readings, rows, strict=True)):
-        meter, capture = _loudest(reader, captured, reading)
-        concepts: tuple[ConceptScored, ...] = ()
-        if row.concepts:
-            name = reading.tap or ""
-            if name not in evidence:
-                evidence[name] = capture.evidence(meter.sae)
-            concepts = _concepts(meter, capture, evidence[name], at, row.concepts)
+    for at, (reading, row, summary) in enumerate(zip(readings, rows, summaries, strict=True)):
+        meter, capture, seen = _loudest(reader, captured, evidence, reading)
+        concepts = _concepts(meter, capture, seen, at, row.concepts) if row.concepts else ()
         found.append(
             Answer(
                 None,
@@ -47,17 +46,21 @@ def answers_of_batch(
                 tuple(bool(c) for c in capture.counted[at].tolist()),
                 tuple(token.score for token in reading.tokens) if row.tokens else (),
                 concepts,
+                summary,
             )
         )
     return found
 
 
-def _loudest(reader: Meter | MultiMeter, captured: Any, reading: Reading) -> tuple[Meter, Capture]:
+def _loudest(
+    reader: Meter | MultiMeter, captured: Any, evidence: Sequence[Evidence], reading: Reading
+) -> tuple[Meter, Capture, Evidence]:
     """The meter that tokens and concepts are from, and what its tap gave."""
     if not isinstance(reader, MultiMeter):
-        return reader, captured
+        return reader, captured, evidence[0]
     assert reading.tap is not None
-    return reader.meters[reading.tap], captured[list(reader.meters).index(reading.tap)]
+    at = list(reader.meters).index(reading.tap)
+    return reader.meters[reading.tap], captured[at], evidence[at]
 
 
 def _concepts(meter: Meter, capture: Capture, evidence: Evidence, at: int, most: int) -> tuple[ConceptScored, ...]:

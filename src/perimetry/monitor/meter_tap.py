@@ -18,9 +18,12 @@ from perimetry.errors import NonFinite, NoScorableToken, PerimetryError, PromptT
 from perimetry.monitor.config import MonitorConfig
 from perimetry.monitor.engine import GroupFacts
 from perimetry.monitor.meter_answers import answers_of_batch, calibration_spread, group_facts
+from perimetry.monitor.meter_baseline import Summariser, meter_baseline
+from perimetry.monitor.meter_card import card_of, written_on
 from perimetry.monitor.tap import PROBES, Aborted, AbstractTap, Facts, Probe
 from perimetry.monitor.wire import Answer, Asked
 from perimetry.runtime import RuntimeConfig, dtype_name, start
+from perimetry.shift.base import Evidence
 from perimetry.shift.evidence import Prompt
 from perimetry.shift.meter import Meter
 from perimetry.shift.multi import MultiMeter
@@ -40,12 +43,16 @@ _ALPHA: Final = 0.5
 class MeterTap(AbstractTap):
     """Reads rows as the meter itself reads prompts. Only what is asked for leaves: no text comes in, no residual goes out."""
 
-    def __init__(self, reader: Meter | MultiMeter, config: MonitorConfig, calibration: str) -> None:
-        """`calibration`: SHA-256 of the file of calibration scores."""
+    def __init__(
+        self, reader: Meter | MultiMeter, config: MonitorConfig, calibration: str, written: str | None = None
+    ) -> None:
+        """`calibration`: SHA-256 of the file of calibration scores. `written`: when the meter was, of `written_on`."""
         self.reader = reader
+        self._written = written
         self._config = config
         self._calibration = calibration
-        self._names = reader.names("main")
+        self._summariser = Summariser(reader)
+        self._names = self._summariser.names
         self._depth = Depth.of(self._names)
         self._cancelled: Callable[[], bool] = lambda: False
         self._exact = config.batch.mode == "exact"
@@ -62,7 +69,7 @@ class MeterTap(AbstractTap):
         runtime = start(RuntimeConfig(device=worker.device, threads=worker.threads))
         reader = load_reader(folder, runtime=runtime, model=worker.model, adapter=worker.adapter)
         file = "joint.safetensors" if isinstance(reader, MultiMeter) else "calibration.safetensors"
-        return cls(reader, config, str(read_json(folder / MANIFEST)["files"][file]))
+        return cls(reader, config, str(read_json(folder / MANIFEST)["files"][file]), written_on(folder))
 
     @property
     def facts(self) -> Facts:
@@ -73,7 +80,11 @@ class MeterTap(AbstractTap):
         spread = calibration_spread(self.reader)
         rules = lm.plain_tokenizer.to_str()
         digest = self.reader.identity
-        return Facts(self._artifact(), groups, digest, spread, TOLERANCES[dtype], encoder_facts(lm, policy), rules)
+        card = card_of(self.reader, self._config.alpha, self._written)
+        encoder, baseline = encoder_facts(lm, policy), meter_baseline(self.reader)
+        return Facts(
+            self._artifact(), groups, digest, spread, TOLERANCES[dtype], encoder, rules, baseline=baseline, card=card
+        )
 
     def _artifact(self) -> dict[str, str]:
         lm, reader = self.reader.lm, self.reader
@@ -158,10 +169,19 @@ class MeterTap(AbstractTap):
         found: dict[int, Answer] = {}
         for places, captured in self._captures(prompts):
             mine = [prompts[at] for at in places]
-            readings = self.reader.read(captured, mine, self._names, _ALPHA)  # pyright: ignore[reportArgumentType]
-            made = answers_of_batch(self.reader, captured, readings, [rows[at] for at in places])
+            seen = self._evidence(captured)
+            given: Any = seen if isinstance(self.reader, MultiMeter) else seen[0]
+            readings = self.reader.read(captured, mine, self._names, _ALPHA, evidence=given)  # pyright: ignore[reportArgumentType]
+            short = self._summariser.of(readings, seen)
+            made = answers_of_batch(self.reader, captured, readings, [rows[at] for at in places], seen, short)
             found |= dict(zip(places, made, strict=True))
         return [found[at] for at in range(len(rows))]
+
+    def _evidence(self, captured: Any) -> tuple[Evidence, ...]:
+        """What each tap gave, under its dictionary: made once, for scores, concepts and summaries."""
+        if not isinstance(self.reader, MultiMeter):
+            return (captured.evidence(self.reader.sae),)
+        return tuple(c.evidence(m.sae) for c, m in zip(captured, self.reader.meters.values(), strict=True))
 
     def _captures(self, prompts: Sequence[Prompt]) -> Iterator[tuple[tuple[int, ...], Any]]:
         budget = self._config.batch.tokens

@@ -4,12 +4,14 @@
 p-value; `mock:nan`, `mock:raise`, `mock:exit`, `mock:memory` (whatever the batch) and `mock:crowd` (memory for one row at a time) do what they say.
 """
 
+import array
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
+from perimetry.monitor.baseline import Baseline
 from perimetry.monitor.engine import ConceptScored, GroupFacts
 from perimetry.monitor.tap import PROBES, Aborted, AbstractTap, Facts, Probe
 from perimetry.monitor.wire import Answer, Asked
@@ -53,7 +55,10 @@ class MockTap(AbstractTap):
         names = ("model_rev", "tap", "sae_sha256", "calibration_sha256", "dtype", "backend", "batching", "meter")
         k = math.floor(self._alpha * (MOCK_N + 1) + 1e-9)
         group = GroupFacts("pooled", MOCK_N, 1 / (MOCK_N + 1), 1 - k / (MOCK_N + 1), 0.0, 1.0)
-        return Facts(dict.fromkeys(names, "mock"), [group], "mock", 1.0, 0.0, None, "")
+        clean = array.array("f", [i / MOCK_N for i in range(MOCK_N)])
+        own = array.array("i", [0] * MOCK_N)
+        baseline = Baseline(("pooled",), own, 1, clean, array.array("f"), "the mock has no model to summarise")
+        return Facts(dict.fromkeys(names, "mock"), [group], "mock", 1.0, 0.0, None, "", baseline=baseline)
 
     def run(self, rows: Sequence[Asked], cancelled: Callable[[], bool]) -> list[Answer]:
         """As promised."""
@@ -88,6 +93,7 @@ class MockTap(AbstractTap):
             counted=(True,) * len(row.ids),
             token_scores=hot,
             concepts=loud,
+            summary=(score,),
         )
 
     def _wait(self, seconds: float, cancelled: Callable[[], bool]) -> None:

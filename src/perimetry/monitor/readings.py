@@ -2,6 +2,7 @@
 
 import math
 
+from perimetry.monitor.baseline import FLOAT_MOST
 from perimetry.monitor.encoding import Encoded
 from perimetry.monitor.engine import Row, Scored, TokenScored
 from perimetry.monitor.problems import Problem
@@ -51,6 +52,8 @@ def reading_of(row: Row, encoded: Encoded, answer: Answer, *, queue_ms: float = 
         concepts=answer.concepts,
         queue_ms=queue_ms,
         forward_ms=forward_ms,
+        # Drift can do without it, so that a summary beyond 32 bits costs the row nothing.
+        summary=answer.summary if answer.summary and all(abs(x) < FLOAT_MOST for x in answer.summary) else None,
     )
 
 

@@ -8,8 +8,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn, final
+from typing import Any, Final, NamedTuple, NoReturn, final
 
+from perimetry.monitor.baseline import Baseline
 from perimetry.monitor.config import MonitorConfig
 from perimetry.monitor.dispatch import BatchDone, Dispatcher
 from perimetry.monitor.encoding import AbstractEncoder, Encoded
@@ -52,10 +53,9 @@ class Supervisor:
         self, meter: Path, config: MonitorConfig, *, observe: Callable[[BatchDone], object] | None = None
     ) -> None:
         """`observe` is told of every batch that comes back."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self.config = config
         self.room = Room(config.limits.queue_rows, config.limits.queue_tokens)
-        self._loop = loop
         self._dispatcher = Dispatcher(config, loop, observe)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokenise")
         self._keeper = Keeper(meter, config, self._dispatcher, self._pool)
@@ -75,6 +75,21 @@ class Supervisor:
     def groups(self) -> Sequence[GroupFacts]:
         """As `Engine.groups`; empty before the first worker was ready."""
         return self._keeper.groups
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """As `Engine.limits`."""
+        return self.config.limits.model_dump()
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """As `Engine.card`; empty before the first worker was ready."""
+        return self._keeper.card
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What the calibration prompts gave, for drift; None before the first worker was ready, and where there is none."""
+        return self._keeper.baseline
 
     @property
     def gauges(self) -> Gauges:
@@ -118,7 +133,7 @@ class Supervisor:
             raise Problem("internal", self._keeper.why)
 
     async def lost(self) -> str:
-        """Wait until the engine gives up, and say why. The process should then end with an exit code other than 0."""
+        """As `Engine.lost`."""
         await self._lost.wait()
         return self._keeper.why
 

@@ -1,9 +1,11 @@
 """What the worker asks of whatever holds the model. Torch is not needed for the promise, only for keeping it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from perimetry.monitor.baseline import Baseline
 from perimetry.monitor.engine import GroupFacts
 from perimetry.monitor.wire import Answer, Asked
 
@@ -54,6 +56,10 @@ class Facts(NamedTuple):
     """What `MeterEncoder` needs beside the tokenizer; None for the mock's own encoding."""
     tokenizer: str
     """The tokenizer's rules as JSON; empty for the mock."""
+    baseline: Baseline | None = None
+    """What the calibration prompts gave; None where drift cannot be judged."""
+    card: Mapping[str, Any] = MappingProxyType({})
+    """As in `Engine.card`."""
 
 
 class AbstractTap(ABC):

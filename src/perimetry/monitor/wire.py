@@ -46,6 +46,8 @@ class Answer(NamedTuple):
     """Score of each token that counted, where they were asked for."""
     concepts: tuple[ConceptScored, ...] = ()
     """Loudest first, where they were asked for."""
+    summary: tuple[float, ...] = ()
+    """What drift is judged by, as in `Baseline`."""
 
 
 def batch_frame(number: int, rows: Sequence[Asked]) -> bytes:
@@ -93,6 +95,7 @@ def done_frame(number: int, answers: Sequence[Answer], seconds: float) -> bytes:
             "length": len(a.counted),
             "scored": len(a.token_scores),
             "concepts": [(c.latent, c.label, c.n_tokens, c.max_token, c.contexts) for c in a.concepts],
+            "summary": len(a.summary),
         }
         for a in answers
     ]
@@ -102,6 +105,7 @@ def done_frame(number: int, answers: Sequence[Answer], seconds: float) -> bytes:
         "counted": array.array("B", [int(c) for a in answers for c in a.counted]),
         "token_scores": array.array("d", [s for a in answers for s in a.token_scores]),
         "energies": array.array("d", [c.energy for a in answers for c in a.concepts]),
+        "summaries": array.array("d", [s for a in answers for s in a.summary]),
         "seconds": array.array("d", [seconds]),
     }
     return encode({"kind": "done", "batch": number, "rows": rows}, arrays)
@@ -114,9 +118,10 @@ def answers_of(frame: Frame) -> list[Answer]:
         counted = _cut(arrays["counted"], [int(row["length"]) for row in rows])
         scores = _cut(arrays["token_scores"], [int(row["scored"]) for row in rows])
         energies = _cut(arrays["energies"], [len(row["concepts"]) for row in rows])
+        summaries = _cut(arrays["summaries"], [int(row["summary"]) for row in rows])
         found: list[Answer] = []
-        for row, score, p, mine, hot, loud in zip(
-            rows, arrays["scores"], arrays["p_values"], counted, scores, energies, strict=True
+        for row, score, p, mine, hot, loud, short in zip(
+            rows, arrays["scores"], arrays["p_values"], counted, scores, energies, summaries, strict=True
         ):
             concepts = tuple(
                 ConceptScored(int(index), label, float(energy), int(count), int(place), tuple(contexts))
@@ -124,7 +129,7 @@ def answers_of(frame: Frame) -> list[Answer]:
             )
             kept, problem = tuple(bool(x) for x in mine), row["problem"]
             plain = (str(row["group"]), bool(row["fallback"]), int(row["n"]))
-            found.append(Answer(problem, float(score), float(p), *plain, kept, tuple(hot), concepts))
+            found.append(Answer(problem, float(score), float(p), *plain, kept, tuple(hot), concepts, tuple(short)))
         return found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFrame(f"an answer lacks what makes it one ({type(error).__name__})") from error

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perimetry.axes import PerPrompt
-from perimetry.errors import CorruptArtifact, NonFinite, TooFewSamples, UnknownName, UsageError
+from perimetry.errors import BadValue, CorruptArtifact, Incompatible, NonFinite, TooFewSamples, UnknownName, UsageError
 from perimetry.measures.stats import beta_binomial_interval, beta_interval
 
 __all__ = [
@@ -282,12 +282,16 @@ class Calibration:
                     _, name, group = key.split("|", 2)
                     table.setdefault(name, {})[group] = values
             order = {key.partition("|")[2]: v for key, v in state.items() if key.startswith("order|")}
-            sides = zip(sorted(table), state["two_sided"].tolist(), strict=True)
+            sides = [*zip(sorted(table), state["two_sided"].tolist(), strict=True)]
             groups, minimum = LengthGroups(state["edges"]), int(state["minimum"])
-        except (KeyError, ValueError) as error:
+            sets = [v for t in table.values() for v in t.values()]
+            whole = all(_POOLED in t for t in table.values()) and not any(bool((v.diff() < 0).any()) for v in sets)
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CorruptArtifact(f"this is no state of a calibration: {error}; calibrate again") from error
-        if any(_POOLED not in t or bool((v.diff() < 0).any()) for t in table.values() for v in t.values()):
-            raise CorruptArtifact("the calibration scores are not sorted, or lack the pooled set; calibrate again")
+        if not whole or any(v.ndim != 1 or not v.is_floating_point() for v in sets):
+            raise BadValue("the calibration scores are not sorted, or lack the pooled set; calibrate again")
+        if not all(v.numel() for v in sets):
+            raise Incompatible("the calibration holds no prompt, and nothing can be judged by it; calibrate again")
         return cls(groups, table, minimum, frozenset(name for name, two in sides if two), order)
 
 

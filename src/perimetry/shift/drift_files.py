@@ -99,6 +99,8 @@ def load_reference(path: Path, clean: Iterable[Reading] | None = None) -> DriftR
     if not isinstance(document, dict) or "main" not in document or "calibration" not in artifact.tensors:
         raise CorruptArtifact(f"{path} is no meter of this version; make it again")
     calibration = Calibration.from_state(artifact.tensors["calibration"])
+    if document["main"] not in calibration.scores:
+        raise CorruptArtifact(f"{path} is judged by a score that it was not calibrated on; make it again")
     return _with_clean(DriftReference(calibration, str(document["main"]), artifact.digest), clean)
 
 

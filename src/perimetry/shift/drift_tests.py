@@ -1,13 +1,11 @@
 """Tests whether two sets of prompts were drawn alike: Kolmogorov-Smirnov, and the maximum mean discrepancy.
 
-Permutation p-values are (1 + relabellings at least as extreme) / (1 + relabellings), exact under exchangeability (Phipson
-and Smyth 2010). Drawing stops early once 50 relabellings were as extreme: the p-value is then 50 over the number drawn,
-exact as well (Besag and Clifford 1991), and a window without drift costs little however small a p-value the budget wants.
+Permutation p-values are exact and stop early, as `measures.relabelling` says.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["DriftTest", "ks_score", "ks_within_groups", "mmd", "monte_carlo_p"]
+from perimetry.measures import relabelling
+from perimetry.measures.relabelling import monte_carlo_p
 
-CHUNK = 64
+__all__ = ["DriftTest", "ks_score", "ks_within_groups", "mmd"]
+
 FEATURES = 256
 MEDIAN_ROWS = 1000
-ENOUGH = 50
 EXACT = 1500
 Relabelled = Float[Tensor, " relabelling"]
 
@@ -36,22 +35,6 @@ class DriftTest(NamedTuple):
     """Chance of so large a statistic without drift."""
 
 
-def monte_carlo_p(
-    observed: float, relabelled: Callable[[int], Relabelled], permutations: int, enough: int = ENOUGH
-) -> float:
-    """P-value of `observed` among statistics of random relabellings, drawn in chunks until `enough` are as large."""
-    drawn = extreme = 0
-    while drawn < permutations:
-        size = min(CHUNK, permutations - drawn)
-        # Rounding must not make a relabelling that gives the observed split look smaller.
-        hits = relabelled(size) >= observed - 1e-9 * max(1e-3, abs(observed))
-        if extreme + int(hits.sum()) >= enough:
-            at = int(hits.cumsum(0).eq(enough - extreme).nonzero()[0])
-            return enough / (drawn + at + 1)
-        drawn, extreme = drawn + size, extreme + int(hits.sum())
-    return (1 + extreme) / (1 + permutations)
-
-
 def ks_score(clean: Float[Tensor, " n"], seen: Float[Tensor, " m"]) -> DriftTest:
     """Two-sample Kolmogorov-Smirnov test (scipy's; exact for small samples, asymptotic for large ones)."""
     from scipy import stats  # late: takes most of a second
@@ -64,62 +47,19 @@ def ks_score(clean: Float[Tensor, " n"], seen: Float[Tensor, " m"]) -> DriftTest
     return DriftTest("score", float(found.statistic), float(found.pvalue))
 
 
-class _Group(NamedTuple):
-    """One group, its prompts ranked together."""
-
-    place: Int[Tensor, " prompt"]
-    """Where each prompt's rank in its group lies among the ranks of all groups."""
-    clean: int
-    """Clean prompts in it."""
-    seen: int
-    """Prompts of the window in it."""
-    labels: Float[Tensor, " prompt"]
-    """1 for prompts of the window."""
-
-
 def ks_within_groups(
     groups: Sequence[tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]], draw: torch.Generator, permutations: int
 ) -> DriftTest:
     """Largest distance between the p-values of the window and those of clean prompts of the same groups.
 
-    `groups`: main scores of (clean, seen) prompts of each group. Each prompt is ranked within its group, all its prompts
-    together; the window's distribution of ranks is compared with that of the clean prompts, groups weighed as in the
-    window. Labels are permuted within groups, so the p-value is exact, with ties and for any mix of groups. No group
-    gives 1.
+    `groups`: main scores of (clean, seen) prompts of each group; see `measures.relabelling`. No group gives 1.
     """
-    groups = [g for g in groups if g[1].numel()]
-    if not groups:
-        return DriftTest("p_value", 0.0, 1.0)
-    ranks = [_upper_ranks(torch.cat(g)) for g in groups]
-    levels, places = torch.unique(torch.cat(ranks), return_inverse=True)
-    window = sum(seen.numel() for _, seen in groups)
-    parts: list[_Group] = []
-    for (clean, seen), place in zip(groups, places.split([r.numel() for r in ranks]), strict=True):
-        labels = torch.cat([torch.zeros(clean.numel()), torch.ones(seen.numel())]).double()
-        # Sorted, so that the order of the readings cannot matter to the relabellings.
-        order = (place.double() * 2 + labels).argsort(stable=True)
-        parts.append(_Group(place[order], clean.numel(), seen.numel(), labels[order]))
+    plain = [(clean.double().numpy(), seen.double().numpy()) for clean, seen in groups]
 
-    def statistic(labels: Sequence[Tensor]) -> Relabelled:
-        steps = torch.zeros(labels[0].shape[0], levels.numel(), dtype=torch.float64)
-        for part, label in zip(parts, labels, strict=True):
-            share = part.seen / window
-            weight = label * (1 / window) - (1 - label) * (share / part.clean)
-            steps.index_add_(1, part.place, weight)
-        return steps.cumsum(1).abs().amax(1)
+    def relabel(n: int, chosen: int, size: int) -> Any:
+        return _relabel(n, chosen, size, draw).numpy()
 
-    def relabelled(size: int) -> Relabelled:
-        return statistic([_relabel(p.place.numel(), p.seen, size, draw) for p in parts])
-
-    observed = float(statistic([p.labels[None] for p in parts]))
-    return DriftTest("p_value", observed, monte_carlo_p(observed, relabelled, permutations))
-
-
-def _upper_ranks(values: Tensor) -> Tensor:
-    """Share of values at least as large: p-values, but among all of them."""
-    ranked = values.sort().values
-    below = torch.searchsorted(ranked, values, side="left").double()
-    return (values.numel() - below) / values.numel()
+    return DriftTest("p_value", *relabelling.ks_within_groups(plain, relabel, permutations))
 
 
 def _relabel(n: int, chosen: int, size: int, draw: torch.Generator) -> Float[Tensor, "relabelling n"]:
@@ -203,8 +143,8 @@ def mmd(
         within = (inside.square().sum(1) - m) / (m * (m - 1)) + (outside.square().sum(1) - k) / (k * (k - 1))
         return within - 2 * (inside * outside).sum(1) / (m * k)
 
-    def relabelled(size: int) -> Relabelled:
-        return statistic(_relabel(units, chosen, size, draw))
+    def relabelled(size: int) -> Any:
+        return statistic(_relabel(units, chosen, size, draw)).numpy()
 
     observed = float(statistic(labels[None]))
     return DriftTest("scores", observed, monte_carlo_p(observed, relabelled, permutations))

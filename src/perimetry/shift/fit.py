@@ -15,6 +15,7 @@ from perimetry.sae.base import AbstractSAE, Codes
 from perimetry.sae.formats.info import LoadedSAE, require_measured
 from perimetry.shift import DETECTORS
 from perimetry.shift.base import AbstractDetector
+from perimetry.shift.calibrating import calibration_scores
 from perimetry.shift.clean import CleanParts, MeterConfig
 from perimetry.shift.conformal import Calibration
 from perimetry.shift.contexts import TopContexts
@@ -23,7 +24,8 @@ from perimetry.shift.explain import ContextBook, snippet
 from perimetry.shift.meter import Meter, Normal
 from perimetry.shift.pooling import Reference, parse_score, reference_of
 from perimetry.shift.profile import Dictionary, Profile
-from perimetry.shift.tables import LEVELS, all_score_names, score_tables
+from perimetry.shift.summaries import Summaries, terms_of
+from perimetry.shift.tables import LEVELS
 from perimetry.shift.taps import SameTap, Taps
 from perimetry.ui import track
 
@@ -124,13 +126,19 @@ def _fit(
         shared = {name: d for name, d in detectors[0].items() if not d.needs_sae} if shares else {}
         detectors.append({name: shared.get(name) or cls.fit(profile) for name, cls in DETECTORS.items()})
     references = _references(source, saes, parts.reference, detectors, config, progress)
-    scores, lengths = _calibration_scores(source, saes, parts.calibration, detectors, references, config, progress)
+    found = calibration_scores(source, saes, parts.calibration, detectors, references, config, progress)
+    codes, scores, lengths = found
     texts = [p.text for p in parts.profile]
     meters: list[Meter] = []
     for i, (extractor, sae) in enumerate(zip(source.extractors, saes, strict=True)):
         calibration = Calibration.fit(scores[i], lengths[i], groups=config.groups, minimum=config.minimum)
         rates = profiles[i].firing_rates()
-        normal = Normal(detectors[i], references[i], calibration, rates, _book(books[i], texts, spans[i]))
+        terms, groups = terms_of(config.main), calibration.groups.index(lengths[i])
+        vectors = torch.cat([torch.stack([scores[i][name] for name in terms], 1), codes[i]], 1)
+        book = _book(books[i], texts, spans[i])
+        normal = Normal(
+            detectors[i], references[i], calibration, rates, book, Summaries(terms, vectors.float(), groups)
+        )
         about = {"profile_tokens": profiles[i].tokens, "calibration_prompts": len(parts.calibration)}
         about |= {"profile_prompts": len(parts.profile), "config": config.model_dump(mode="json")} | (details or {})
         meters.append(Meter(extractor, sae.sae, sae.info, normal, main=config.main, details=about))
@@ -240,42 +248,6 @@ def _references(
                 seen.append(detectors[i][name].score(evidence))
     found = [{name: reference_of(torch.cat(seen)) for name, seen in mine.items()} for mine in tokens]
     return [found[0] | mine if shared else mine for mine, shared in zip(found, source.shares, strict=True)]
-
-
-class _Calibrated(NamedTuple):
-    """What the calibration prompts gave."""
-
-    scores: list[dict[str, Tensor]]
-    """Under each SAE: every score of every prompt."""
-    lengths: list[Tensor]
-    """Under each SAE: tokens of each prompt that counted."""
-
-
-def _calibration_scores(
-    source: Taps | SameTap,
-    saes: Sequence[LoadedSAE],
-    prompts: Sequence[Prompt],
-    detectors: list[dict[str, AbstractDetector]],
-    references: list[dict[str, Reference]],
-    config: MeterConfig,
-    progress: bool,
-) -> _Calibrated:
-    scores = [{name: torch.zeros(len(prompts)) for name in all_score_names()} for _ in saes]
-    lengths = [torch.zeros(len(prompts)) for _ in saes]
-    modules = [sae.sae for sae in saes]
-    passes = source.capture(prompts, logits=True, batch_tokens=config.batch_tokens)
-    for captures in track(passes, "calibration", len(prompts), progress, lambda c: len(c[0].rows)):
-        rows = torch.tensor(captures[0].rows)
-        if isinstance(source, SameTap):
-            tables = score_tables(captures[0], modules, detectors, references)
-        else:
-            each = zip(captures, modules, detectors, references, strict=True)
-            tables = [score_tables(capture, [sae], [d], [r])[0] for capture, sae, d, r in each]
-        for mine, count, table, capture in zip(scores, lengths, tables, captures, strict=True):
-            for name, values in table.items():
-                mine[name][rows] = values
-            count[rows] = torch.bincount(capture.prompt, minlength=len(capture.rows)).float()
-    return _Calibrated(scores, lengths)
 
 
 def _book(top: TopContexts, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> ContextBook:

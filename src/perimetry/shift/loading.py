@@ -10,7 +10,15 @@ from perimetry.activations.model import LanguageModel, load_language_model
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import Artifact, read_artifact
 from perimetry.config import build
-from perimetry.errors import CorruptArtifact, DtypeMismatch, Incompatible, ModelMismatch, PolicyMismatch, UnknownName
+from perimetry.errors import (
+    BadValue,
+    CorruptArtifact,
+    DtypeMismatch,
+    Incompatible,
+    ModelMismatch,
+    PolicyMismatch,
+    UnknownName,
+)
 from perimetry.runtime import DTYPES, Runtime, dtype_name, start
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.base import AbstractSAE, SAEState
@@ -22,6 +30,7 @@ from perimetry.shift.evidence import Extractor
 from perimetry.shift.explain import ContextBook
 from perimetry.shift.meter import KIND, Meter, Normal
 from perimetry.shift.pooling import Reference
+from perimetry.shift.summaries import Summaries
 
 __all__ = ["load_meter"]
 
@@ -53,7 +62,7 @@ def load_meter(
         raise CorruptArtifact(f"{path} lacks meter.json; make the meter again")
     try:
         return _assemble(artifact, document, runtime or start(), model, dtype, lm, policy, adapter)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, RuntimeError) as error:
         raise CorruptArtifact(f"{path} is no meter of this version ({error!r}); make it again") from error
 
 
@@ -85,6 +94,9 @@ def _assemble(
         lm = lm if adapter is None else load_adapter(lm, adapter)
     _require_model(lm, document, dtype_name(lm.dtype))
     tensors = artifact.tensors
+    rate = tensors["normal"]["clean_rate"]
+    if not bool(((rate >= 0) & (rate <= 1)).all()):
+        raise BadValue(f"{artifact.path} holds firing rates outside 0 to 1; make the meter again")
     return Meter(
         Extractor(lm, int(document["layer"]), stored),
         _sae(tensors["sae"], document),
@@ -97,8 +109,11 @@ def _assemble(
                 if k.startswith("reference|")
             },
             calibration=Calibration.from_state(tensors["calibration"]),
-            clean_rate=tensors["normal"]["clean_rate"],
+            clean_rate=rate,
             book=ContextBook(tensors["normal"]["context_offsets"], tuple(artifact.documents["contexts"])),
+            summaries=Summaries.from_state(document["summary_terms"], tensors["summaries"])
+            if "summaries" in tensors
+            else None,
         ),
         main=document["main"],
         details=document["details"],

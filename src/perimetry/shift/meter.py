@@ -24,6 +24,7 @@ from perimetry.shift.explain import ContextBook, explain_prompt, explain_tokens
 from perimetry.shift.pooling import Reference, parse_score
 from perimetry.shift.reader import AbstractReader, Batch, Depth
 from perimetry.shift.reading import HotToken, Reading, TokenReading
+from perimetry.shift.summaries import Summaries
 from perimetry.shift.tables import LEVELS, all_score_names, score_table
 
 __all__ = ["KIND", "Meter", "Normal"]
@@ -45,6 +46,8 @@ class Normal(NamedTuple):
     """Smoothed firing rate of each concept on clean text."""
     book: ContextBook
     """Clean passages in which each concept fires hardest."""
+    summaries: Summaries | None = None
+    """Summaries of the calibration prompts; None for a meter made before there were any."""
 
 
 @final
@@ -113,10 +116,17 @@ class Meter(AbstractReader[Capture]):
             yield Batch(capture.rows, capture)
 
     def read(
-        self, captured: Capture, prompts: Sequence[Prompt], names: Sequence[str], alpha: float, *, explain: bool = False
+        self,
+        captured: Capture,
+        prompts: Sequence[Prompt],
+        names: Sequence[str],
+        alpha: float,
+        *,
+        explain: bool = False,
+        evidence: Evidence | None = None,
     ) -> list[Reading]:
-        """Readings of the prompts of one capture, in its order."""
-        evidence = captured.evidence(self.sae)
+        """Readings of the prompts of one capture, in its order. `evidence`: of the capture under `sae`, where it was made already."""
+        evidence = captured.evidence(self.sae) if evidence is None else evidence
         table = score_table(evidence, names, self.normal.detectors, self.normal.references)
         scores = torch.stack([*table.values()], 1)
         if not bool(scores.isfinite().all()):
@@ -202,6 +212,7 @@ class Meter(AbstractReader[Capture]):
         sae = self.sae.state()
         state = {f"{n}|{k}": v for n, d in self.normal.detectors.items() for k, v in d.state().items()}
         references = {n: torch.tensor(r, dtype=torch.float64) for n, r in self.normal.references.items()}
+        short = self.normal.summaries
         self.digest = write_artifact(
             path,
             KIND,
@@ -211,7 +222,8 @@ class Meter(AbstractReader[Capture]):
                 "calibration": self.normal.calibration.state(),
                 "normal": {"clean_rate": self.normal.clean_rate, "context_offsets": self.normal.book.offsets}
                 | {f"reference|{n}": r for n, r in references.items()},
-            },
+            }
+            | ({} if short is None else {"summaries": short.state()}),
             {
                 "meter": {
                     "perimetry": __version__,
@@ -225,7 +237,8 @@ class Meter(AbstractReader[Capture]):
                     "info": self.info.model_dump(mode="json"),
                     "settings": sae.settings,
                     "details": self.details,
-                },
+                }
+                | ({} if short is None else {"summary_terms": list(short.terms)}),
                 "contexts": list(self.normal.book.texts),
             },
         )

@@ -15,6 +15,7 @@ from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import require_replaceable, write_artifact
 from perimetry.errors import ConfigError, CorruptArtifact
 from perimetry.runtime import dtype_name
+from perimetry.shift.base import Evidence
 from perimetry.shift.clean import MeterConfig
 from perimetry.shift.conformal import false_alarm_interval
 from perimetry.shift.evidence import Capture, Prompt, Side
@@ -118,11 +119,13 @@ class MultiMeter(AbstractReader[tuple[Capture, ...]]):
         alpha: float,
         *,
         explain: bool = False,
+        evidence: tuple[Evidence, ...] | None = None,
     ) -> list[Reading]:
-        """Readings of the prompts of one forward pass, in its order; a capture for each tap."""
+        """Readings of the prompts of one forward pass, in its order; a capture for each tap. `evidence`: of each tap, where it was made already."""
+        seen = evidence or (None,) * len(captured)
         by_tap = [
-            meter.read(capture, prompts, names, alpha, explain=explain)
-            for meter, capture in zip(self.meters.values(), captured, strict=True)
+            meter.read(capture, prompts, names, alpha, explain=explain, evidence=mine)
+            for meter, capture, mine in zip(self.meters.values(), captured, seen, strict=True)
         ]
         scores = torch.tensor([[r.score for r in mine] for mine in by_tap]).T
         lengths = torch.tensor([[r.tokens_scored for r in mine] for mine in by_tap]).amax(0).float()

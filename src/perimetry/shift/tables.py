@@ -1,6 +1,6 @@
 """The scores of prompts by name: which detectors there are, and each of them run once for all its poolings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -75,13 +75,19 @@ def score_tables(
     saes: Sequence[AbstractSAE],
     detectors: Sequence[dict[str, AbstractDetector]],
     references: Sequence[dict[str, Reference]],
+    seen: Callable[[Evidence], object] = lambda _: None,
 ) -> list[dict[str, PerPrompt]]:
-    """All scores of one capture under several SAEs; what reads no SAE and is the very same detector is scored once."""
+    """All scores of one capture under several SAEs; what reads no SAE and is the very same detector is scored once.
+
+    `seen` is shown the evidence under each SAE in turn, which is let go afterwards.
+    """
     tables: list[dict[str, PerPrompt]] = []
     for sae, mine, moments in zip(saes, detectors, references, strict=True):
         shared = {n for n, d in mine.items() if tables and not d.needs_sae and d is detectors[0].get(n)}
         names = [n for n in score_names({n: LEVELS[n] for n in mine}) if n.partition(".")[0] not in shared]
-        table = score_table(capture.evidence(sae), names, mine, moments)
+        evidence = capture.evidence(sae)
+        seen(evidence)
+        table = score_table(evidence, names, mine, moments)
         tables.append(
             {n: v for n, v in tables[0].items() if n.partition(".")[0] in shared} | table if tables else table
         )
