@@ -22,12 +22,12 @@ class Desk:
         made = {"rate_per_s": 1e6, "burst": 1_000_000} | limits
         base = config or HttpConfig()
         self.config = base.model_copy(update={"limits": Limits(**made)})
-        self.engine, self.sink = FakeEngine(), MemorySink()
+        self.engine, self.sink, self.drift = FakeEngine(), MemorySink(), FakeDrift()
         self.app = self.fresh()
 
     def fresh(self) -> FastAPI:
         """A new application over the same fakes: one that has stopped takes no more requests."""
-        return create_app(self.config, self.engine, self.sink, FakeDrift())
+        return create_app(self.config, self.engine, self.sink, self.drift)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:

@@ -132,7 +132,7 @@ def test_the_committed_description_is_the_one_that_is_served() -> None:
 def test_every_address_documents_every_refusal_that_it_may_make() -> None:
     document = json.loads(COMMITTED.read_bytes())
     assert set(document["paths"]) == {
-        "/v1/score", "/v1/score/stream", "/v1/capabilities", "/v1/events", "/v1/drift", "/healthz", "/health", "/readyz",
+        "/v1/score", "/v1/score/stream", "/v1/capabilities", "/v1/events", "/v1/drift", "/v1/drift/acknowledge", "/healthz", "/health", "/readyz",
         "/metrics", "/api/v1/text/contents", "/api/v1/text/chat", "/beta/litellm_basic_guardrail_api",
     }  # fmt: skip
     for path, operations in document["paths"].items():

@@ -37,6 +37,7 @@ ADDRESSES = [
     ("POST", "/beta/litellm_basic_guardrail_api", SCORER),
     ("GET", "/v1/events", READER),
     ("GET", "/v1/drift", READER),
+    ("POST", "/v1/drift/acknowledge", READER),
     ("GET", "/metrics", SCRAPER),
 ]
 

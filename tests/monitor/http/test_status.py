@@ -74,7 +74,7 @@ def test_capabilities_hold_no_secret() -> None:
     }
     assert found["groups"][1]["threshold"] is None
     assert found["limits"]["body_bytes"] == 2 * 2**20
-    assert "token" not in answer.text.replace("tokens_per", "")
+    assert "token" not in answer.text.replace("_tokens", "")
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:

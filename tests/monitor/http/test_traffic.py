@@ -171,9 +171,14 @@ def test_a_service_without_store_and_drift() -> None:
     assert desk.get("/v1/events").json() == {"events": [], "next": None, "dropped_total": 0}
     assert desk.get("/v1/events", headers={"accept": "text/event-stream"}).text == ""
     assert assert_problem(desk.get("/v1/drift"), "loading", 503)["retry_after_s"] == 60
+    assert assert_problem(desk.post("/v1/drift/acknowledge"), "loading", 503)["retry_after_s"] == 60
 
 
 def test_drift_is_told_as_it_is_known() -> None:
-    found = Desk().get("/v1/drift").json()
+    desk = Desk()
+    found = desk.get("/v1/drift").json()
     assert found["state"] == "ok"
     assert found["tests"][0]["effect_ci95"] == [0.48, 0.54]
+    assert desk.drift.acknowledged == 0
+    assert desk.post("/v1/drift/acknowledge").json() == found
+    assert desk.drift.acknowledged == 1

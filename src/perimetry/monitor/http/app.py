@@ -32,8 +32,9 @@ from perimetry.monitor.http.routes.status import PROBES, status_routes
 from perimetry.monitor.http.routes.traffic import traffic_routes
 from perimetry.monitor.http.security import Access, Guard
 from perimetry.monitor.http.service import Service
-from perimetry.monitor.http.sinks import DriftSource, EventSink
+from perimetry.monitor.http.sinks import DriftSource, EventSink, Listener
 from perimetry.monitor.http.tokens import Sessions, read_tokens
+from perimetry.monitor.problems import Problem
 
 __all__ = ["SCOPE_OF", "create_app", "service_of"]
 
@@ -46,6 +47,7 @@ SCOPE_OF: Final = {
     **dict.fromkeys(PROXIED, "score"),
     "/v1/events": "read",
     "/v1/drift": "read",
+    "/v1/drift/acknowledge": "read",
     "/metrics": "metrics",
 }
 """Scope that an address wants; the others want any token."""
@@ -68,20 +70,24 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.loop_lag.observe(max(0.0, loop.time() - wanted))
 
 
-async def _start(service: Service) -> None:
-    """Load the model while probes are answered already; without it the service ends."""
+async def _start(service: Service, ready: Callable[[], object]) -> None:
+    """Load the model while probes are answered already; without it the service ends, now or later."""
     try:
         await service.engine.start()
         service.metrics.describe(__version__, service.engine)
+        ready()
+        _log.error("nothing will be scored any more: %s", await service.engine.lost())
+    except Problem as problem:
+        _log.error("the model could not be loaded: %s", problem.detail)
     except Exception as fault:
         _log.error("the model could not be loaded: %s", type(fault).__name__)
-        service.failed.set()
+    service.failed.set()
 
 
 @contextlib.asynccontextmanager
-async def _life(service: Service) -> AsyncIterator[None]:
+async def _life(service: Service, ready: Callable[[], object]) -> AsyncIterator[None]:
     service.begin()
-    beside = [asyncio.create_task(_watch_lag(service.metrics)), asyncio.create_task(_start(service))]
+    beside = [asyncio.create_task(_watch_lag(service.metrics)), asyncio.create_task(_start(service, ready))]
     try:
         yield
     finally:
@@ -112,14 +118,17 @@ def create_app(
     drift: DriftSource | None = None,
     *,
     metrics: Metrics | None = None,
+    listeners: Sequence[Listener] = (),
     pages: Sequence[Callable[[Service], APIRouter]] = (),
     open_paths: Sequence[str] = (),
     transport: httpx.AsyncBaseTransport | None = None,
+    ready: Callable[[], object] = lambda: None,
 ) -> FastAPI:
     """The application over an engine and a store. Starts the engine and stops it.
 
-    `metrics`: where engine and store count too. `pages`: routes for people. `open_paths`: addresses of theirs that say themselves
+    `metrics`: where engine and store count too. `listeners`: told of every score and of every failure. `pages`: routes for people. `open_paths`: addresses of theirs that say themselves
     what they show to whom; one that ends in "/" stands for all below it. `transport`: how the model behind the proxy is reached, if not by the network.
+    `ready`: called when the engine has loaded.
     Errors: those of reading the file of tokens.
     """
     metrics = metrics or Metrics()
@@ -129,7 +138,7 @@ def create_app(
         engine=engine,
         sink=sink,
         drift=drift,
-        judge=Judge(config, engine, sink, metrics, names),
+        judge=Judge(config, engine, sink, metrics, names, listeners),
         metrics=metrics,
         room=Room(config.limits.in_flight, metrics),
         tokens=None if config.tokens is None else read_tokens(config.tokens),
@@ -143,7 +152,7 @@ def create_app(
     access = Access(SCOPE_OF, PROBES, exact, below)
     app = FastAPI(
         middleware=_layers(service, names, access),
-        lifespan=lambda _: _life(service),
+        lifespan=lambda _: _life(service, ready),
         exception_handlers={HTTPException: refuse_status, RequestValidationError: refuse_invalid},
         docs_url=None,
         redoc_url=None,

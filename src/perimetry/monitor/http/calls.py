@@ -3,14 +3,29 @@
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Any, TypeVar, final
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar, final
 
 from starlette.requests import Request
 from starlette.types import Receive
 
-__all__ = ["Call", "ClientGone", "call_of", "cancelled", "closed", "gone", "header", "until_gone", "where"]
+__all__ = [
+    "TRACEPARENT",
+    "Call",
+    "ClientGone",
+    "call_of",
+    "cancelled",
+    "closed",
+    "gone",
+    "header",
+    "until_gone",
+    "where",
+]
 
 T = TypeVar("T")
+
+TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
+"""The header `traceparent` of the request that is being answered, as it came: the span of whoever asks."""
 
 
 class ClientGone(Exception):

@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perimetry.monitor.http.calls import Call, ClientGone, header, where
+from perimetry.monitor.http.calls import TRACEPARENT, Call, ClientGone, header, where
 from perimetry.monitor.http.ids import Names, valid_name
 from perimetry.monitor.http.metrics import Metrics
 from perimetry.monitor.http.refusals import refusal
@@ -35,6 +35,7 @@ _DISCARD = 64 * 2**10
 """Bytes of a body that are read although nobody wants them."""
 _DISCARD_S = 0.5
 """Seconds that this may take."""
+_PROBES = {"/healthz", "/health", "/readyz", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _log = logging.getLogger("perimetry.monitor.http")
 
@@ -70,6 +71,7 @@ class Edge:
         length = _body_length(scope)
         call.body_read, call.small_body = length == 0, length is not None and length <= _DISCARD
         scope.setdefault("state", {})["call"] = call
+        TRACEPARENT.set(header(scope, b"traceparent"))
         try:
             read = self._reading(call, receive)
             await self._answer(scope, read, self._saying(call, send, read), call)
@@ -137,4 +139,7 @@ class Edge:
         route, method = _route(scope), scope["method"] if scope["method"] in _METHODS else "OTHER"
         self._metrics.requests.labels(route, call.outcome).inc()
         self._metrics.duration.labels(route).observe(took)
-        _log.info("%s %s %s %s %.1f ms %s", method, route, call.status or "-", call.outcome, 1000 * took, call.name)
+        # Probes come every few seconds, for ever; one that is refused is worth a line.
+        level = logging.DEBUG if route in _PROBES and call.status == 200 else logging.INFO
+        status, ms = call.status or "-", 1000 * took
+        _log.log(level, "%s %s %s %s %.1f ms %s", method, route, status, call.outcome, ms, call.name)

@@ -4,9 +4,10 @@ No score that is not a number, and no p-value outside (0, 1], leaves it: such a 
 """
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar, final
 
@@ -15,7 +16,7 @@ from perimetry.monitor.http.calls import closed, where
 from perimetry.monitor.http.http_config import HttpConfig
 from perimetry.monitor.http.ids import Names
 from perimetry.monitor.http.metrics import Metrics
-from perimetry.monitor.http.sinks import EventSink, NewEvent, Outcome
+from perimetry.monitor.http.sinks import EventSink, Listener, NewEvent, Outcome
 from perimetry.monitor.problems import Problem
 
 __all__ = ["Judge", "Judged", "Wanted", "chat", "check", "plain", "text_of"]
@@ -114,11 +115,19 @@ async def _in_time(work: Awaitable[T], deadline: float) -> T:
 
 @final
 class Judge:
-    """Scores texts, judges them, and hands them to the store."""
+    """Scores texts, judges them, tells whoever listens, and hands them to the store."""
 
-    def __init__(self, config: HttpConfig, engine: Engine, sink: EventSink, metrics: Metrics, names: Names) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        engine: Engine,
+        sink: EventSink,
+        metrics: Metrics,
+        names: Names,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self.config, self.engine, self.metrics = config, engine, metrics
-        self._sink, self._names = sink, names
+        self._sink, self._names, self._listeners = sink, names, listeners
 
     def check_model(self, name: str) -> None:
         """Refuse a request that means another model. Errors: `Problem` of `unknown-model`."""
@@ -139,32 +148,51 @@ class Judge:
 
     async def judge(self, wanted: Wanted) -> list[Judged]:
         """Verdicts in the order of the texts, all or none. Errors: `Problem`, those of the engine among them."""
-        self._check_before(wanted)
-        found = await _in_time(self.engine.score(wanted.rows, wanted.deadline), wanted.deadline)
-        if len(found) != len(wanted.rows):
-            raise Problem("internal")
-        for scored in found:
-            check(scored, wanted.alpha)
+        with self._failures(wanted):
+            self._check_before(wanted)
+            found = await _in_time(self.engine.score(wanted.rows, wanted.deadline), wanted.deadline)
+            if len(found) != len(wanted.rows):
+                raise Problem("internal")
+            for scored in found:
+                check(scored, wanted.alpha)
         return [await self._settle(wanted, row, scored) for row, scored in zip(wanted.rows, found, strict=True)]
 
     async def stream(self, wanted: Wanted, flush_tokens: int) -> AsyncIterator[Some | Judged]:
         """Parts of the one text as they are done, then its verdict. Errors: as `judge`."""
-        self._check_before(wanted)
-        row = wanted.rows[0]
-        parts = aiter(self.engine.stream(row, flush_tokens, wanted.deadline))
+        with self._failures(wanted):
+            self._check_before(wanted)
+            row = wanted.rows[0]
+            parts = aiter(self.engine.stream(row, flush_tokens, wanted.deadline))
+            try:
+                while True:
+                    part = await _in_time(anext(parts), wanted.deadline)
+                    if isinstance(part, Scored):
+                        check(part, wanted.alpha)
+                        yield await self._settle(wanted, row, part)
+                        return
+                    scores = [t.score for t in part.tokens if t.score is not None]
+                    if not all(map(math.isfinite, [part.running_score, *scores])):
+                        raise Problem("non-finite")
+                    yield part
+            finally:
+                await closed(parts)
+
+    @contextlib.contextmanager
+    def _failures(self, wanted: Wanted) -> Iterator[None]:
+        """Tell whoever listens of a `Problem` that comes by."""
         try:
-            while True:
-                part = await _in_time(anext(parts), wanted.deadline)
-                if isinstance(part, Scored):
-                    check(part, wanted.alpha)
-                    yield await self._settle(wanted, row, part)
-                    return
-                scores = [t.score for t in part.tokens if t.score is not None]
-                if not all(map(math.isfinite, [part.running_score, *scores])):
-                    raise Problem("non-finite")
-                yield part
-        finally:
-            await closed(parts)
+            yield
+        except Problem as problem:
+            kind = problem.kind
+            self._tell(lambda one: one.failed(wanted.adapter, wanted.alpha, kind))
+            raise
+
+    def _tell(self, say: Callable[[Listener], None]) -> None:
+        for listener in self._listeners:
+            try:
+                say(listener)
+            except Exception as fault:
+                _log.error("fault %s of a listener: %s", type(fault).__name__, where(fault))
 
     async def _settle(self, wanted: Wanted, row: Row, scored: Scored) -> Judged:
         flagged = scored.p_value <= wanted.alpha
@@ -187,7 +215,9 @@ class Judge:
             queue_ms=scored.queue_ms,
             forward_ms=scored.forward_ms,
             metadata=wanted.metadata,
+            summary=scored.summary,
         )
+        self._tell(lambda one: one.scored(event, wanted.alpha))
         kept = await self._keep(event, wanted.deadline)
         total = 1000 * (asyncio.get_running_loop().time() - wanted.began)
         return Judged(name, row, scored, wanted.alpha, flagged, created, total, kept)

@@ -6,7 +6,19 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from perimetry.monitor.engine import ConceptScored
 
-__all__ = ["DriftSource", "EventPage", "EventQuery", "EventSink", "Gap", "NewEvent", "NoSink", "Outcome", "Stored"]
+__all__ = [
+    "DriftSource",
+    "EventPage",
+    "EventQuery",
+    "EventSink",
+    "Gap",
+    "Listener",
+    "NewEvent",
+    "NoSink",
+    "Outcome",
+    "Slice",
+    "Stored",
+]
 
 Outcome = Literal["queued", "committed", "dropped", "off"]
 """What became of an event: waiting for the disk, safe, lost, or not kept at all."""
@@ -51,6 +63,8 @@ class NewEvent(NamedTuple):
     """Time of its batch in the model."""
     metadata: Mapping[str, str]
     """What the client said of it; `synthetic` keeps it out of drift."""
+    summary: tuple[float, ...] | None = None
+    """What drift is judged by, as in `Scored`."""
 
 
 class EventQuery(NamedTuple):
@@ -88,6 +102,19 @@ class Gap(NamedTuple):
     """How many events it did not get."""
 
 
+class Slice(NamedTuple):
+    """Sums over a stretch of time, all groups together. What was marked as synthetic does not count."""
+
+    begin: datetime
+    """Its first minute, UTC."""
+    n: int
+    """Texts that were scored."""
+    flagged: int
+    """Those that were flagged."""
+    histogram: Sequence[int]
+    """How many p-values lie in each of 20 bins of equal width; one on an edge belongs to the lower bin."""
+
+
 @runtime_checkable
 class EventSink(Protocol):
     """Keeps events. Nothing of it may block the event loop, and no failure of it may cost a score."""
@@ -98,6 +125,10 @@ class EventSink(Protocol):
 
     async def page(self, query: EventQuery) -> EventPage:
         """Events that were kept. Errors: `Problem` of `internal` where the store cannot be read."""
+        ...
+
+    async def traffic(self, begin: datetime, minutes: int) -> Sequence[Slice]:
+        """Sums since `begin`, `minutes` together, ascending; stretches without events are left out. Errors: as `page`."""
         ...
 
     async def tail(self, after: int | None) -> AsyncIterator[Stored | Gap]:
@@ -117,7 +148,27 @@ class DriftSource(Protocol):
     """Watches the traffic."""
 
     async def current(self) -> Mapping[str, Any]:
-        """What is known now, in the words of the contract. Errors: `Problem` of `internal`."""
+        """What is known now, in the words of the contract. Errors: `Problem` of `loading`, `internal`."""
+        ...
+
+    async def acknowledge(self) -> bool:
+        """Somebody has seen the alarm: the cumulative sum begins anew, and windows in a row do. Whether that is kept. Errors: as `current`."""
+        ...
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Hears of every text that was scored, and of every request that could not be, on the event loop and in the context of the request.
+
+    Neither may wait. What it raises is logged and costs nothing else.
+    """
+
+    def scored(self, event: NewEvent, alpha: float) -> None:
+        """A text was scored and judged at this false-alarm rate."""
+        ...
+
+    def failed(self, adapter: str, alpha: float, kind: str) -> None:
+        """The texts of a request were to be scored and were not. `adapter`: as of events. `kind`: of `PROBLEMS`."""
         ...
 
 
@@ -131,6 +182,10 @@ class NoSink:
     async def page(self, query: EventQuery) -> EventPage:  # noqa: ARG002
         """No events."""
         return EventPage((), None, 0)
+
+    async def traffic(self, begin: datetime, minutes: int) -> Sequence[Slice]:  # noqa: ARG002
+        """No sums."""
+        return ()
 
     async def tail(self, after: int | None) -> AsyncIterator[Stored | Gap]:  # noqa: ARG002
         """An iterator that has ended."""

@@ -120,6 +120,8 @@ class Drift(Saying):
     cusum: Cusum
     budget: Budget
     rising_concepts: list[Rising] = maybe([])
+    gates: dict[str, float] = maybe({})
+    """How far each effect must go before a test counts."""
 
 
 class Alive(Saying):

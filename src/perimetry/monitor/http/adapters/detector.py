@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from perimetry.monitor.engine import Row, TokenScored
+from perimetry.monitor.http.adapters.messages import chat_rows
 from perimetry.monitor.http.answers import BODY, EVERYWHERE, SCORING, documented
 from perimetry.monitor.http.bodies import JsonRoute
 from perimetry.monitor.http.calls import call_of, until_gone
-from perimetry.monitor.http.judging import Judged, Wanted, chat, plain, text_of
-from perimetry.monitor.http.schemas import Msg, maybe
+from perimetry.monitor.http.judging import Judged, Wanted, plain, text_of
+from perimetry.monitor.http.schemas import maybe
 from perimetry.monitor.http.service import Service
 from perimetry.monitor.problems import Problem
 
@@ -45,14 +46,21 @@ class Contents(_Asking):
     """Texts, each judged by itself."""
 
     contents: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1, max_length=32)]
-    detector_params: Params = maybe(Params())
+    detector_params: Params | None = maybe(None)
+
+
+class Message(_Asking):
+    """A message of a chat as OpenAI's API has it; its words count, not its images and calls of tools."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = maybe(None)
 
 
 class Chat(_Asking):
     """A chat, judged as a whole."""
 
-    messages: Annotated[list[Msg], Field(min_length=1, max_length=64)]
-    detector_params: Params = maybe(Params())
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    detector_params: Params | None = maybe(None)
 
 
 class Detection(BaseModel):
@@ -132,9 +140,9 @@ def _spans(judged: Judged, artifact: str) -> list[Span]:
     ]
 
 
-async def _judged(service: Service, request: Request, rows: Sequence[Row], params: Params) -> list[Judged]:
-    call = call_of(request)
-    alpha = params.alpha if "alpha" in params.model_fields_set else service.config.alpha
+async def _judged(service: Service, request: Request, rows: Sequence[Row], params: Params | None) -> list[Judged]:
+    call, given = call_of(request), params or Params()
+    alpha = given.alpha if "alpha" in given.model_fields_set else service.config.alpha
     wanted = Wanted(rows, alpha, call.began, call.began + _TIMEOUT_S, "detector", call.name, {})
     return await until_gone(request, service.judge.judge(wanted))
 
@@ -174,7 +182,9 @@ def detector_routes(service: Service) -> APIRouter:
     ) -> Response:
         """One detection, if the chat is flagged."""
         check(service.config.detector_id if detector_id is None else detector_id)
-        rows = [chat([(message.role, message.content) for message in asked.messages])]
+        rows = chat_rows([message.model_dump() for message in asked.messages])
+        if not rows:
+            raise Problem("nothing-to-score")
         (one,) = await _judged(service, request, rows, asked.detector_params)
         about = _about(one, service.engine.artifact["calibration_sha256"])
         score = 1 - one.scored.p_value

@@ -135,7 +135,9 @@ class _Passing:
                 raise Problem("nothing-to-score")
             judged = await until_gone(request, self._service.judge.judge(self.wanted(request, rows)))
         except Problem as problem:
-            return self.passed(await self.ask(request, body), self.open(request, problem))
+            # First whether it may pass: what may not never reaches the model.
+            told = self.open(request, problem)
+            return self.passed(await self.ask(request, body), told)
         if any(one.flagged for one in judged):
             call_of(request).outcome = "forbidden"
             return _blocked(judged)
@@ -150,7 +152,11 @@ class _Passing:
             if job is not None:
                 await cancelled(job)
             raise
-        return self.passed(answer, await self.verdict(request, job))
+        try:
+            return self.passed(answer, await self.verdict(request, job))
+        except BaseException:
+            await answer.aclose()
+            raise
 
     async def verdict(self, request: Request, job: "asyncio.Task[list[Judged]] | None") -> dict[str, str]:
         """What can be said of the text by now."""

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from perimetry.monitor.http.calls import call_of
 from perimetry.monitor.http.forms import read_form
 from perimetry.monitor.http.security import COOKIE, session_cookie
 from perimetry.monitor.http.service import Service
@@ -16,7 +17,7 @@ OPENING = "/session"
 
 
 def session_routes(service: Service) -> APIRouter:
-    """`POST /session` (field `token`) and `POST /session/end`; both lead back to the page."""
+    """`POST /session` (field `token`) and `POST /session/end`; both lead back to the page, a wrong token to the way in."""
     router = APIRouter(include_in_schema=False)
 
     @router.post(OPENING)
@@ -24,6 +25,9 @@ def session_routes(service: Service) -> APIRouter:
         """A cookie for a token."""
         token = (await read_form(request)).get("token", "")
         key = None if service.tokens is None else service.tokens.find(token.strip())
+        if key is None and "text/html" in request.headers.get("accept", ""):
+            call_of(request).outcome = "unauthorized"
+            return RedirectResponse("/login?again=1", 303)
         if key is None:
             raise Problem("unauthorized")
         cookie, _ = service.sessions.open(key)

@@ -13,7 +13,7 @@ from perimetry.monitor.http.answers import events as stream_of
 from perimetry.monitor.http.calls import closed
 from perimetry.monitor.http.routes.queries import Asked, whole
 from perimetry.monitor.http.service import Service
-from perimetry.monitor.http.sinks import Gap, Stored
+from perimetry.monitor.http.sinks import DriftSource, Gap, Stored
 from perimetry.monitor.http.sse import EventStream, frame
 from perimetry.monitor.http.views import Drift, Event, EventList
 from perimetry.monitor.problems import Problem
@@ -47,8 +47,15 @@ def _after(request: Request, asked: Asked) -> int | None:
     return found
 
 
+def _watched(service: Service) -> DriftSource:
+    """What watches the traffic. Errors: `Problem` of `loading` where nothing does."""
+    if service.drift is None:
+        raise Problem("loading", "nothing watches the traffic of this service", retry_after_s=60)
+    return service.drift
+
+
 def traffic_routes(service: Service) -> APIRouter:
-    """`GET /v1/events` and `GET /v1/drift`."""
+    """`GET /v1/events`, `GET /v1/drift` and `POST /v1/drift/acknowledge`."""
     router = APIRouter(tags=["traffic"])
 
     @router.get("/v1/events", responses={200: _EVENTS} | documented(*EVERYWHERE, "invalid", "subscribers"))
@@ -65,8 +72,12 @@ def traffic_routes(service: Service) -> APIRouter:
     @router.get("/v1/drift", responses={200: {"model": Drift}} | documented(*EVERYWHERE, "loading"))
     async def drift() -> Response:
         """How the traffic of late differs from the calibration."""
-        if service.drift is None:
-            raise Problem("loading", "nothing watches the traffic of this service", retry_after_s=60)
-        return said(Drift.model_validate(await service.drift.current()))
+        return said(Drift.model_validate(await _watched(service).current()))
+
+    @router.post("/v1/drift/acknowledge", responses={200: {"model": Drift}} | documented(*EVERYWHERE, "loading"))
+    async def acknowledge() -> Response:
+        """Say that an alarm was seen: the cumulative sum begins anew. Takes no body; of several replicas the one that leads heeds it soon."""
+        await _watched(service).acknowledge()
+        return said(Drift.model_validate(await _watched(service).current()))
 
     return router

@@ -1,0 +1,1 @@
+"""What the service tells an OpenTelemetry collector. It may be lost; it never holds up a score."""
