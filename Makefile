@@ -11,8 +11,10 @@ demo: $(STAMP)
 	$(BIN)/perimetry demo --out $(RUNS)
 
 # One thread a process: tests fork children, and a child of a process that has OpenMP threads can hang.
+# The page is tested in Chromium, which is looked for and, where there is none, installed; what cannot be had is said and skipped.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m tests.monitor.web.install $(VENV)/.browser
+	env $$(cat $(VENV)/.browser) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -27,6 +29,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/probing.py --out runs/bench/probing.json
 	$(if $(PEERS),$(BIN)/python benchmarks/fidelity_agreement.py --peers $(PEERS) --out runs/bench/fidelity_agreement.json)
 	$(if $(PEERS),$(BIN)/python benchmarks/probing_agreement.py --peers $(PEERS) --out runs/bench/probing_agreement.json)
+	$(BIN)/python benchmarks/serve.py --out runs/bench/serve.json
 	$(BIN)/python benchmarks/kills.py --out runs/bench/kills.json
 
 docs: $(STAMP)

@@ -1,12 +1,14 @@
 """An engine, a store and a drift that do what a test tells them, without a model and without a disk."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from perimetry.monitor.engine import ConceptScored, GroupFacts, Row, Scored, Some, TokenScored
 from perimetry.monitor.http.hub import Hub
-from perimetry.monitor.http.sinks import EventPage, EventQuery, Gap, NewEvent, Outcome, Stored
+from perimetry.monitor.http.sinks import EventPage, EventQuery, Gap, NewEvent, Outcome, Slice, Stored
 
 ARTIFACT = {
     "model_rev": "tiny/llama@0123abcd",
@@ -58,6 +60,7 @@ class FakeEngine:
             GroupFacts("short", N, 1 / (N + 1), 8.0, 0.0048, 0.017),
             GroupFacts("pooled", 2 * N, 1 / (2 * N + 1), None, 0.0062, 0.0147),
         )
+        self.card: Mapping[str, Any] = {}
         self.state = {"worker": "ok", "sentinel": "ok"}
         self.before: Callable[[], Awaitable[None]] | None = None
         """Awaited before anything is scored."""
@@ -65,6 +68,10 @@ class FakeEngine:
         self.calls = self.running = self.cancelled = 0
         self.started = self.stopped = False
         self.start_fault: Exception | None = None
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        return {"prompt_tokens": 8192, "request_tokens": 32768, "queue_rows": 512, "queue_tokens": 131072}
 
     def checks(self) -> Mapping[str, str]:
         return self.state
@@ -100,8 +107,20 @@ class FakeEngine:
             raise self.start_fault
         self.started = True
 
+    async def lost(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
     async def stop(self) -> None:
         self.stopped = True
+
+
+def slice_of(begin: datetime, events: Sequence[NewEvent]) -> Slice:
+    """Sums of these events."""
+    bins = [0] * 20
+    for event in events:
+        bins[max(0, math.ceil(event.p_value * 20) - 1)] += 1
+    return Slice(begin, len(events), sum(event.flagged for event in events), bins)
 
 
 class MemorySink:
@@ -150,6 +169,13 @@ class MemorySink:
         page = fitting[: query.limit]
         return EventPage(page, page[-1]["id"] if len(fitting) > len(page) else None, 0)
 
+    async def traffic(self, begin: datetime, minutes: int) -> Sequence[Slice]:
+        found: dict[datetime, list[NewEvent]] = {}
+        for event in self.put_events:
+            if event.created >= begin and "synthetic" not in event.metadata:
+                found.setdefault(event.created.replace(second=0, microsecond=0), []).append(event)
+        return [slice_of(minute, events) for minute, events in sorted(found.items())]
+
     async def tail(self, after: int | None) -> AsyncIterator[Stored | Gap]:
         first = [] if after is None else [event for event in self.events if event["id"] > after][:1000]
         return self.hub.listen(first)
@@ -160,6 +186,12 @@ class MemorySink:
 
 class FakeDrift:
     """Nothing has changed."""
+
+    acknowledged = 0
+
+    async def acknowledge(self) -> bool:
+        self.acknowledged += 1
+        return True
 
     async def current(self) -> Mapping[str, Any]:
         return {

@@ -1,7 +1,7 @@
 """What the service asks of whatever scores: rows in, readings out. Nothing here knows of HTTP, of a model or of torch."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 __all__ = ["ConceptScored", "Detail", "Engine", "GroupFacts", "Row", "Scored", "Some", "TokenScored"]
 
@@ -77,6 +77,8 @@ class Scored(NamedTuple):
     """Time in the queue."""
     forward_ms: float = 0.0
     """Time of its batch in the model."""
+    summary: tuple[float, ...] | None = None
+    """What drift is judged by, as in `Baseline`; None where it is not known."""
 
 
 class Some(NamedTuple):
@@ -125,6 +127,16 @@ class Engine(Protocol):
         """Groups of the calibration."""
         ...
 
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What else there is to say of the meter, for people to read (see `meter_card`); empty where nothing is known."""
+        ...
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How much is taken at most, for clients to read: `prompt_tokens`, `request_tokens`, `queue_rows`, `queue_tokens`."""
+        ...
+
     def checks(self) -> Mapping[str, str]:
         """Each thing that must be well before a score may be believed: "ok", or what is wrong."""
         ...
@@ -143,6 +155,10 @@ class Engine(Protocol):
 
     async def start(self) -> None:
         """Load the model. Errors: `Problem` of `internal`."""
+        ...
+
+    async def lost(self) -> str:
+        """Wait until nothing will be scored any more, and say why. The process should then end with an exit code other than 0."""
         ...
 
     async def stop(self) -> None:

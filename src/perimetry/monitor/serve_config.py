@@ -2,12 +2,14 @@
 
 from typing import Final
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from perimetry.config import Config
 from perimetry.monitor.config import MonitorConfig
+from perimetry.monitor.drift.drift_config import DriftConfig
 from perimetry.monitor.http.http_config import HttpConfig
 from perimetry.monitor.store.store_config import StoreConfig
+from perimetry.monitor.telemetry.telemetry_config import TelemetryConfig
 
 __all__ = ["SECTION", "ServeConfig"]
 
@@ -28,7 +30,11 @@ class ServeConfig(Config):
     """Where and how they are kept."""
     store_required: bool = False
     """Whether the service is not ready while events cannot be written. Scores never wait for them in any case."""
-    log_lines: int = 10_000
+    drift: DriftConfig = DriftConfig()
+    """How the traffic is held against the calibration."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """Where OpenTelemetry events go, if anywhere."""
+    log_lines: int = Field(default=10_000, ge=1)
     """Lines that may wait for whoever reads the log; further ones are lost and counted."""
 
     @model_validator(mode="after")

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import FastAPI
 
+from perimetry.monitor.drift.drift_service import DriftService
 from perimetry.monitor.gauging import count_batch, read_engine, read_store
 from perimetry.monitor.http.app import create_app
 from perimetry.monitor.http.metrics import Metrics
@@ -19,32 +21,71 @@ from perimetry.monitor.serve_config import ServeConfig
 from perimetry.monitor.sink import StoreSink
 from perimetry.monitor.store.event_store import EventStore
 from perimetry.monitor.supervisor import Supervisor
+from perimetry.monitor.telemetry.telemetry import Telemetry
+from perimetry.monitor.web.pages import OPEN_PATHS, page_routes
 
-__all__ = ["make_app", "run_service"]
+__all__ = ["Beside", "beside", "make_app", "run_service"]
 
 _log = logging.getLogger("perimetry.monitor")
 
 
+class Beside(NamedTuple):
+    """What works beside the requests, in threads of its own."""
+
+    metrics: Metrics
+    """What Prometheus reads."""
+    store: EventStore | None
+    """What keeps events; None: nothing does."""
+    drift: DriftService
+    """What watches the traffic."""
+    telemetry: Telemetry
+    """What tells a collector."""
+
+
+@contextlib.contextmanager
+def beside(config: ServeConfig, metrics: Metrics) -> Iterator[Beside]:
+    """Open all of it, and close it in order. Errors: those of opening the store and of the file of headers."""
+    with contextlib.ExitStack() as held:
+        store = None
+        if config.events:
+            store = EventStore(config.store).open()
+            held.callback(store.close)
+            for line in store.state().notes:
+                _log.warning("event store: %s", line)
+        telemetry = Telemetry(config.telemetry, metrics)
+        held.callback(telemetry.close)
+        drift = DriftService(config.drift, store, metrics)
+        held.callback(drift.close)
+        yield Beside(metrics, store, drift, telemetry)
+
+
 def make_app(
-    meter: Path,
-    config: ServeConfig,
-    store: EventStore | None,
-    *,
-    metrics: Metrics | None = None,
-    ready: Callable[[Supervisor], object] = lambda _: None,
+    meter: Path, config: ServeConfig, around: Beside, ready: Callable[[Supervisor], object] = lambda _: None
 ) -> FastAPI:
     """The application over a meter, in the event loop that it will run in.
 
-    `store`: open, or None where nothing is kept. `ready`: told the engine once its model is loaded. Errors: those of the file of tokens.
+    `ready`: told the engine once its model is loaded. Errors: those of the file of tokens.
     """
-    metrics = metrics or Metrics()
+    metrics, store, drift, telemetry = around
     engine = Supervisor(meter, config.scoring, observe=partial(count_batch, metrics))
     read_engine(metrics, engine)
     sink: EventSink = NoSink()
     if store is not None:
         read_store(metrics, store)
         sink = StoreSink(store, listeners=config.http.limits.subscribers, required=config.store_required)
-    return create_app(config.http, engine, sink, metrics=metrics, ready=lambda: ready(engine))
+
+    def loaded() -> None:
+        drift.begin(engine.baseline, engine.artifact)
+        ready(engine)
+
+    return create_app(
+        *(config.http, engine, sink, drift),
+        metrics=metrics,
+        listeners=(drift, telemetry),
+        pages=(page_routes,),
+        open_paths=OPEN_PATHS,
+        ready=loaded,
+    )
 
 
 def run_service(
@@ -68,11 +109,5 @@ def run_service(
 
     with contextlib.ExitStack() as held:
         held.enter_context(logging_to(level, as_json=as_json, lines=config.log_lines, lost=lost))
-        store = None
-        if config.events:
-            store = EventStore(config.store).open()
-            held.callback(store.close)
-            for line in store.state().notes:
-                _log.warning("event store: %s", line)
-        make = partial(make_app, meter, config, store, metrics=metrics, ready=ready)
+        make = partial(make_app, meter, config, held.enter_context(beside(config, metrics)), ready)
         return asyncio.run(serve(make, config.http, lambda address: started(address) and None))
