@@ -59,12 +59,11 @@ def _address(url: str) -> SplitResult:
 
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
     except ValueError:
-        known = False
-    if not known:
-        raise UsageError(f"--url is no address of a service; one such as {READY} is wanted")
-    return parts
+        pass
+    raise UsageError(f"--url is no address of a service; one such as {READY} is wanted")
 
 
 def _ask(address: SplitResult, timeout: float) -> _Found:

@@ -111,7 +111,7 @@ def _serve(meter: Path, settings: Any, *, as_json: bool, quiet: bool) -> int:
 
     def ready(engine: "Supervisor") -> None:
         made, groups = engine.artifact, {group.name: group.n for group in engine.groups}
-        human = f"ready: {made['model_rev']}, {made['tap']}, {max(groups.values(), default=0)} calibration prompts; stop with Ctrl-C"
+        human = f"ready: {made.get('model') or made['model_rev']}, {made['tap']}, {max(groups.values(), default=0)} calibration prompts; stop with Ctrl-C"
         say(human, event="ready", artifact=dict(made), groups=groups)
 
     level = logging.WARNING if quiet else logging.INFO
