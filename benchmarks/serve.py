@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from _common import Spread, finish, parser, ratio, row, runtime_of, spread, take_turns
 from _meters import clean_documents, make_meter, passages_of
 from _service import Client, Service, serving
@@ -60,28 +62,33 @@ def differences(meter: Meter, service: Service, texts: Sequence[str]) -> float:
 
 
 async def _latencies(meter: Meter, service: Service, texts: Sequence[str]) -> tuple[list[float], list[float]]:
-    direct: list[float] = []
-    served: list[float] = []
+    """Milliseconds of each text directly and over HTTP; every second time HTTP goes first."""
+    seconds: dict[str, list[float]] = {"direct": [], "served": []}
     async with Client(service, 1) as client:
-        for text in texts:
-            began = time.perf_counter()
-            meter.score([text], explain=False)
-            direct.append(1e3 * (time.perf_counter() - began))
-            began = time.perf_counter()
-            await client.score([{"input": text} | ASKED])
-            served.append(1e3 * (time.perf_counter() - began))
-    return direct, served
+        for at, text in enumerate(texts):
+            for arm in ("direct", "served") if at % 2 else ("served", "direct"):
+                began = time.perf_counter()
+                if arm == "direct":
+                    meter.score([text], explain=False)
+                else:
+                    await client.score([{"input": text} | ASKED])
+                seconds[arm].append(1e3 * (time.perf_counter() - began))
+    return seconds["direct"], seconds["served"]
 
 
-def latencies(meter: Meter, service: Service, texts: Sequence[str]) -> dict[str, Spread]:
+def median_interval(values: Sequence[float], draws: int = 2000) -> Spread:
+    """The median with its 95 % bootstrap interval."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (draws, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return Spread(float(np.median(values)), float(low), float(high), len(values))
+
+
+def latencies(meter: Meter, service: Service, texts: Sequence[str], rounds: int) -> dict[str, Spread]:
     """Milliseconds of each prompt alone: directly, over HTTP, and the difference prompt by prompt."""
     asyncio.run(_latencies(meter, service, texts[:4]))
-    direct, served = asyncio.run(_latencies(meter, service, texts))
-    return {
-        "direct": spread(direct),
-        "single": spread(served),
-        "added": spread([b - a for a, b in zip(direct, served, strict=True)]),
-    }
+    direct, served = asyncio.run(_latencies(meter, service, list(texts) * rounds))
+    added = median_interval([b - a for a, b in zip(direct, served, strict=True)])
+    return {"direct": spread(direct), "single": spread(served), "added": added}
 
 
 def measure(meter: Meter, service: Service, texts: Sequence[str], repeats: int) -> list[dict[str, Any]]:
@@ -106,8 +113,9 @@ def measure(meter: Meter, service: Service, texts: Sequence[str], repeats: int) 
         row("prompts_per_s", arm, "", spread([len(texts) / s for s in taken]), **about)
         for arm, taken in seconds.items()
     ]
-    found = latencies(meter, service, texts)
-    rows += [row("latency_ms", arm, "", taken, **about) for arm, taken in found.items()]
+    for arm, taken in latencies(meter, service, texts, repeats).items():
+        method = {"method": "median over pairs, 95 % bootstrap interval"} if arm == "added" else {}
+        rows.append(row("latency_ms", arm, "", taken, **about | method))
     return [*rows, row("resident_mb", "service", "", spread([service.resident_bytes() / 2**20]), **about)]
 
 

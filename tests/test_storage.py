@@ -86,7 +86,7 @@ def test_json_that_is_not_strict_is_refused(tmp_path: Path, text: str, message: 
 def test_json_that_is_huge_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_json(tmp_path / "x.json", list(range(100)))
     monkeypatch.setattr(storage, "MAX_JSON_BYTES", 50)
-    with pytest.raises(CorruptArtifact, match="holds more than 50 bytes"):
+    with pytest.raises(CorruptArtifact, match="at most 50 are read"):
         read_json(tmp_path / "x.json")
     with pytest.raises(MissingFile, match="no file"):
         read_json(tmp_path / "y.json")
@@ -211,6 +211,38 @@ def test_stale_temporaries_go_and_nothing_else(tmp_path: Path) -> None:
     remove_stale(tmp_path)
     remove_stale(tmp_path / "nothing")
     assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from perimetry.storage import atomic_directory
+with atomic_directory(Path(sys.argv[1])) as folder:
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    children = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "d")], stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        assert all(child.stdout is not None for child in children)
+        dead, living = (Path(child.stdout.readline().decode().strip()) for child in children if child.stdout)
+        os.kill(children[0].pid, signal.SIGKILL)
+        children[0].wait()
+        assert dead.is_dir()
+        (tmp_path / ".tmp-other.12345678").mkdir()
+        with atomic_directory(tmp_path / "d") as folder:
+            (folder / "a").write_text("x")
+        assert not dead.exists()
+        assert living.is_dir()
+        assert (tmp_path / ".tmp-other.12345678").is_dir(), "that of another folder is not ours to remove"
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
 
 
 def test_hashes_of_files(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Artifacts: folders of safetensors and strict JSON, with a manifest of hashes that is written last.
 
 An artifact is believed only when every file is there, hashes as the manifest says and holds finite numbers. Nothing
-but safetensors and JSON is ever parsed.
+but safetensors and JSON is ever parsed, and of these only what `perimetry.strict` lets pass.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,18 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, NonFinite, StorageError
-from perimetry.storage import atomic_directory, hash_file, hash_json, read_json, write_json
+from perimetry.errors import BadPath, CorruptArtifact, Incompatible, MissingFile, NonFinite, StorageError, UnsafeFormat
+from perimetry.storage import atomic_directory, fault_point, hash_file, hash_json, read_json, write_json
+from perimetry.strict import CONTROL, LIMITS, OWN, Limits, check_header, require_size
 
-__all__ = ["MANIFEST", "Artifact", "read_artifact", "require_replaceable", "write_artifact"]
+__all__ = [
+    "MANIFEST",
+    "Artifact",
+    "read_artifact",
+    "read_safetensors",
+    "require_replaceable",
+    "write_artifact",
+]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -40,8 +49,26 @@ class Artifact(NamedTuple):
 
 def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(
+            torch.isfinite(tensor.float() if tensor.itemsize < 2 else tensor).all()
+        ):
             raise NonFinite(f"{path} holds NaN or infinity in {name!r}; finite numbers are wanted; make it again")
+
+
+def read_safetensors(path: Path, limits: Limits = LIMITS) -> dict[str, Tensor]:
+    """The tensors of a file whose header holds together; every number finite.
+
+    Errors: those of `check_header`, `NonFinite`.
+    """
+    if not path.exists():
+        raise MissingFile(f"no {path.name} in {path.parent}; check the path")
+    check_header(path, limits)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptArtifact(f"{path} is not safetensors: {error}; fetch or make it again") from error
+    _check_finite(path, tensors)
+    return tensors
 
 
 def require_replaceable(path: Path, kind: str) -> None:
@@ -85,18 +112,31 @@ def write_artifact(
         files = {f.name: hash_file(f) for f in sorted(folder.iterdir())}
         digest = hash_json(files)
         write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind, "digest": digest, "files": files})
+        fault_point("after-manifest", folder)
     return digest
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+
+def _identity(file: Path) -> _Identity:
+    about = file.stat()
+    return _Identity(about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns)
 
 
 def read_artifact(path: Path, kind: str) -> Artifact:
     """Read an artifact and verify it whole.
 
-    Errors: `MissingFile` (no such folder), `CorruptArtifact` (a hash, a shape, JSON), `Incompatible` (another kind or
-    a newer schema), `NonFinite`.
+    Errors: `MissingFile` (no such folder), `CorruptArtifact` and its kinds (a hash, a header, a shape, JSON, a link),
+    `Incompatible` (another kind or a newer schema), `NonFinite`.
     """
     if not path.is_dir():
         raise MissingFile(f"no {kind} at {path}; give the folder that holds {MANIFEST}")
-    if not (path / MANIFEST).is_file():
+    if not (path / MANIFEST).exists():
         raise CorruptArtifact(
             f"{path} has no {MANIFEST}: it was not written to the end, or is no {kind}; make it again"
         )
@@ -111,22 +151,23 @@ def read_artifact(path: Path, kind: str) -> Artifact:
     documents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
         file = path / name
-        if file.parent != path or file.is_symlink() or not file.is_file():
-            raise CorruptArtifact(f"{path} lacks {name!r}, which its manifest lists; make the {kind} again")
+        if CONTROL.search(name) or file.parent != path or file.is_symlink() or not file.is_file():
+            error = CorruptArtifact if CONTROL.search(name) is None and not os.path.lexists(file) else BadPath
+            raise error(f"{path} lacks {name!r} as a file of its own, which its manifest lists; make the {kind} again")
+        before = _identity(file)
+        require_size(file, OWN)
         if hash_file(file) != expected:
             raise CorruptArtifact(
                 f"{file} does not hash as its manifest says; it was changed or damaged; make it again"
             )
         if file.suffix == ".safetensors":
-            try:
-                tensors[file.stem] = load_file(file)
-            except (SafetensorError, OSError) as error:
-                raise CorruptArtifact(f"{file} is not safetensors: {error}; make the {kind} again") from error
-            _check_finite(file, tensors[file.stem])
+            tensors[file.stem] = read_safetensors(file, OWN)
         elif file.suffix == ".json":
             documents[file.stem] = read_json(file)
         else:
-            raise CorruptArtifact(f"{file} is neither safetensors nor JSON; a {kind} holds nothing else")
+            raise UnsafeFormat(f"{file} is neither safetensors nor JSON; a {kind} holds nothing else")
+        if _identity(file) != before:
+            raise BadPath(f"{file} changed while it was read; keep other writers away and read it again")
     if hash_json(manifest["files"]) != manifest.get("digest"):
         raise CorruptArtifact(f"{path / MANIFEST} has a digest that its files do not give; make the {kind} again")
     return Artifact(path, kind, manifest["digest"], tensors, documents)

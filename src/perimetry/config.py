@@ -18,6 +18,7 @@ from perimetry.storage import hash_json
 __all__ = ["Config", "build", "load_config", "load_values", "over", "refusal"]
 
 C = TypeVar("C", bound="Config")
+MAX_BYTES = 4 * 2**20
 
 
 class Config(BaseModel):
@@ -113,9 +114,11 @@ def load_values(
     if file is not None:
         if not file.is_file():
             raise MissingFile(f"no configuration file {file}; check the path")
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{file} holds more than {MAX_BYTES} bytes; that is no configuration")
         try:
             document = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{file} is not TOML: {error}; mend it") from error
         values.update(_section(document, section, file))
     env = os.environ if environment is None else environment

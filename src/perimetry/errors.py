@@ -16,7 +16,14 @@ The tree, drawn:
     │   ├── DownloadFailed           the network, an index or a mirror refused
     │   └── HashMismatch             the bytes are not the pinned ones
     ├── ArtifactError                a folder on disk that cannot be used
-    │   ├── CorruptArtifact          hashes, shapes or JSON are not what the manifest says
+    │   ├── CorruptArtifact          files that are not what they should be; nothing of them is used
+    │   │   ├── UnsafeFormat         a format that can run code when it is opened, or a folder that wants to
+    │   │   ├── BadHeader            JSON, or the header of safetensors, that breaks the rules or the limits
+    │   │   ├── BadLayout            offsets, lengths or names of files that do not fit the bytes
+    │   │   ├── BadShape             a tensor of another shape or dtype, or of a strange name
+    │   │   ├── BadValue             a number out of its range
+    │   │   ├── BadPath              a link or a name that leads elsewhere, a pipe, a device, a file that was swapped
+    │   │   └── TooLarge             more bytes than are read
     │   └── Incompatible             whole, but made for something else
     │       ├── WidthMismatch        d_model or d_sae differs
     │       ├── ModelMismatch        another model or another revision of it
@@ -37,6 +44,11 @@ from collections.abc import Iterable
 __all__ = [
     "ArtifactError",
     "AssetError",
+    "BadHeader",
+    "BadLayout",
+    "BadPath",
+    "BadShape",
+    "BadValue",
     "ConfigError",
     "CorruptArtifact",
     "Diverged",
@@ -57,7 +69,9 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "TooFewSamples",
+    "TooLarge",
     "UnknownName",
+    "UnsafeFormat",
     "UsageError",
     "WidthMismatch",
     "nearest",
@@ -138,7 +152,35 @@ class ArtifactError(PerimetryError):
 
 
 class CorruptArtifact(ArtifactError):
-    """Hashes, shapes or JSON are not what the manifest says."""
+    """Files that are not what they should be: hashes, shapes, JSON, values. Nothing of them is used."""
+
+
+class UnsafeFormat(CorruptArtifact):
+    """A format that can run code when it is opened, such as a pickle, or a folder that wants code of its own run."""
+
+
+class BadHeader(CorruptArtifact):
+    """JSON, or the JSON at the head of a safetensors file, that breaks the rules or the limits."""
+
+
+class BadLayout(CorruptArtifact):
+    """Tensors that overlap, leave holes, or name more or fewer bytes than the file has."""
+
+
+class BadShape(CorruptArtifact):
+    """A tensor of another shape or dtype than is wanted, of absurd dimensions, or of a strange name."""
+
+
+class BadValue(CorruptArtifact):
+    """A number that is finite and out of its range."""
+
+
+class BadPath(CorruptArtifact):
+    """A link or a name that leads elsewhere, a pipe, a device, or a file that changed while it was read."""
+
+
+class TooLarge(CorruptArtifact):
+    """More bytes than are ever read, on the disk or when unpacked."""
 
 
 class Incompatible(ArtifactError):

@@ -1,13 +1,14 @@
 """Durable bytes: atomic files and folders, strict JSON, hashes, locks. Every lasting write goes through here.
 
 A write is made under a temporary name in the same folder, synced, then renamed; a process that dies leaves the old
-state or the new one, never a torn one. `ENOSPC` becomes `StorageFull`.
+state or the new one, never a torn one, and so does a machine that loses power. `ENOSPC` becomes `StorageFull`.
 """
 
 import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -17,12 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from perimetry.errors import CorruptArtifact, Locked, MissingFile, StorageError, StorageFull
+from perimetry.errors import BadHeader, Locked, StorageError, StorageFull
+from perimetry.strict import MAX_DEPTH, parse_json, plain_size
 
 __all__ = [
     "append_line",
     "atomic_directory",
     "atomic_file",
+    "fault_point",
     "free_bytes",
     "hash_bytes",
     "hash_file",
@@ -39,6 +42,10 @@ TEMPORARY = ".tmp-"
 MAX_JSON_BYTES = 64 * 2**20
 
 
+def fault_point(name: str, path: Path) -> None:
+    """A moment of a durable write, where tests put a fault: before-write, after-write, -fsync, -rename, -manifest."""
+
+
 def _raise_storage(error: OSError, path: Path) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise StorageFull(
@@ -50,8 +57,8 @@ def _raise_storage(error: OSError, path: Path) -> NoReturn:
     ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -74,11 +81,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        fault_point("before-write", path)
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        fault_point("after-write", temporary)
+        _sync(temporary)
+        fault_point("after-fsync", temporary)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
+        fault_point("after-rename", path)
     except OSError as error:
         _raise_storage(error, path)
     finally:
@@ -86,36 +96,64 @@ def atomic_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _hold(folder: Path) -> int:
+    """The right to a temporary folder, until the descriptor is closed or the process dies. Errors: `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it: temporary folders that no living process holds."""
+    for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}.*"):
+        if left.is_dir() and (path.exists() or left.suffix != ".old"):
+            with contextlib.suppress(OSError):
+                descriptor = _hold(left)
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(descriptor)
+
+
 @contextlib.contextmanager
 def atomic_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well, sync its files and rename it to `path`.
 
-    An existing `path` is moved aside first and removed after the rename (with `replace=False` it is an error).
+    An existing `path` is moved aside first and removed after the rename (with `replace=False` it is an error). What killed writers
+    of the same folder left under temporary names goes first.
     """
     path = Path(os.path.abspath(path))  # "." and ".." have no name to put a temporary one beside
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{uuid.uuid4().hex[:8]}")
-    old = temporary.with_name(temporary.name + ".old")
+    old, held = temporary.with_name(temporary.name + ".old"), -1
     try:
         if path.exists() and not replace:
             raise StorageError(f"{path} exists already; choose another place or remove it")
+        _sweep(path)
         temporary.mkdir(parents=True)
+        held = _hold(temporary)
+        fault_point("before-write", path)
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+        fault_point("after-write", temporary)
+        for entry in (*temporary.rglob("*"), temporary):
+            _sync(entry)  # the folders too, whose entries are otherwise lost with the power
+        fault_point("after-fsync", temporary)
         if path.exists() and _exchange(temporary, path):
             os.replace(temporary, old)
         else:
             if path.exists():
                 os.replace(path, old)
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
+        fault_point("after-rename", path)
     except OSError as error:
         _raise_storage(error, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        if held >= 0:
+            os.close(held)
 
 
 def remove_stale(folder: Path) -> None:
@@ -146,31 +184,19 @@ def append_line(path: Path, value: Any) -> None:
         _raise_storage(error, path)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object holds the same key twice")
-    return found
+def read_json(path: Path, *, most: int | None = None, depth: int = MAX_DEPTH) -> Any:
+    """Read strict JSON: at most `most` bytes (64 MiB if not given) and `depth` levels, and what `parse_json` refuses.
 
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def read_json(path: Path, *, most: int | None = None) -> Any:
-    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most `most` bytes (64 MiB if not given).
-
-    Errors: `MissingFile`, `CorruptArtifact`.
+    Errors: `MissingFile`, `BadHeader`, `BadPath` (a pipe or a device).
     """
-    if not path.is_file():
-        raise MissingFile(f"no file {path}; check the path")
     most = MAX_JSON_BYTES if most is None else most
-    if path.stat().st_size > most:
-        raise CorruptArtifact(f"{path} holds more than {most} bytes; that is no JSON of ours")
+    size = plain_size(path)
+    if size > most:
+        raise BadHeader(f"{path} holds {size} bytes, at most {most} are read; that is no JSON of this kind")
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise CorruptArtifact(f"{path} is not strict JSON: {error}; make the artifact again") from error
+        return parse_json(path.read_bytes(), depth=depth, values=max(10_000, most // 16))
+    except ValueError as error:
+        raise BadHeader(f"{path} is not strict JSON: {error}; fetch or make it again") from error
 
 
 def hash_bytes(data: bytes) -> str:

@@ -14,7 +14,7 @@ from perimetry.activations.model import (
     tiny_language_model,
 )
 from perimetry.activations.tiny import tiny_parts
-from perimetry.errors import AssetError, UnknownName
+from perimetry.errors import AssetError, UnknownName, UnsafeFormat
 from perimetry.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -88,7 +88,7 @@ def test_a_large_weight_file_is_known_by_its_slices(tmp_path, monkeypatch):
 def test_a_folder_without_safetensors_is_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(AssetError, match=r"cannot be loaded.*safetensors weights"):
+    with pytest.raises(UnsafeFormat, match=r"only as pytorch_model\.bin.*wanted safetensors"):
         load_language_model(str(copy), CPU)
     with pytest.raises(AssetError, match=r"wanted config\.json and safetensors"):
         folder_revision(copy)

@@ -157,7 +157,7 @@ def test_a_file_that_is_no_shard(copy):
         manifest["shards"][1]["bytes"] = 64
 
     rewrite(copy, change)
-    with pytest.raises(CorruptArtifact, match="is no shard of activations"):
+    with pytest.raises(CorruptArtifact, match="is not safetensors"):
         ActivationStore.open(copy)
 
 

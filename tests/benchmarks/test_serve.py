@@ -33,7 +33,7 @@ def test_it_prints_ratios_latencies_and_memory(tmp_path: Path) -> None:
         assert row["low"] <= row["estimate"] <= row["high"]
         assert row["estimate"] > 0 or arm == "added"
         assert bool(row["against"]) == (metric == "throughput_ratio")
-    assert rows["latency_ms", "direct"]["n"] == 8
+    assert rows["latency_ms", "direct"]["n"] == 16
     assert 0 <= rows["resident_mb", "service"]["difference"] < 1e-3
 
 

@@ -155,7 +155,7 @@ def test_a_pickle_needs_the_flag(tmp_path: Path) -> None:
     golden = Path(__file__).parents[1] / "sae" / "formats" / "golden" / "goodfire" / "llama"
     source = next(golden.rglob("*.pth"))
     kind, message = run_main("convert", source, tmp_path / "out", "--json").error()
-    assert kind == "UsageError"
+    assert kind == "UnsafeFormat"
     assert "add --unsafe-pickle" in message
     for flag in ("--unsafe-pickle", "--allow-pickle"):
         done = run_main("convert", source, tmp_path / flag, flag, "--json")

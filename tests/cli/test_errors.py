@@ -216,7 +216,7 @@ def test_damage(world: World, tmp_path: Path) -> None:
     refused("score", folder, "x", kind="CorruptArtifact", message="does not hash as its manifest says")
     refused("score", world.sae / "sae", "x", kind="Incompatible", message="is a 'sae', a 'meter' was wanted")
     (folder / "manifest.json").write_text("{")
-    refused("score", folder, "x", kind="CorruptArtifact", message="is not strict JSON")
+    refused("score", folder, "x", kind="BadHeader", message="is not strict JSON")
     bad = tmp_path / "results.json"
     bad.write_text("{}")
     refused("report", bad, kind="ConfigError", message="these results cannot be shown")

@@ -43,6 +43,20 @@ def test_a_lone_row_waits_three_milliseconds() -> None:
     assert scene.wire.sent == [(1, [ticket])]
 
 
+def test_a_row_to_which_nobody_can_come_does_not_wait() -> None:
+    scene = Scene()
+    coming = [True]
+    scene.dispatcher = Dispatcher(MonitorConfig(), scene.timers, company=lambda: coming[0])
+    scene.dispatcher.up(scene.wire)
+    first = scene.add()
+    assert scene.wire.sent == []
+    coming[0] = False
+    second = scene.add()
+    assert scene.wire.sent == [(1, [first, second])]
+    scene.add()
+    assert len(scene.wire.sent) == 1, "behind a batch that runs the next one still waits for company"
+
+
 def test_a_full_batch_does_not_wait() -> None:
     scene = Scene()
     tickets = [scene.add() for _ in range(4)]

@@ -9,10 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from perimetry.activations.model import LanguageModel
+from perimetry.artifact import read_safetensors
 from perimetry.errors import CorruptArtifact, DtypeMismatch, MissingFile, ModelMismatch, UsageError
 from perimetry.runtime import dtype_name
 from perimetry.storage import hash_file, hash_json, read_json
@@ -53,11 +51,18 @@ def load_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:
             f"the model {lm.name!r} carries an adapter already; load the model again and put on one adapter"
         )
     settings: Any = read_json(folder / CONFIG)
+    if not isinstance(settings, dict):
+        raise CorruptArtifact(f"{folder / CONFIG} is no object; make the adapter again")
     _require_base(lm, folder, settings)
     _require_same_tensors(folder, lm, settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what peft and transformers call one another
-        wrapped = peft.PeftModel.from_pretrained(lm.model, str(folder), is_trainable=False)
+        try:
+            wrapped = peft.PeftModel.from_pretrained(lm.model, str(folder), is_trainable=False)
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise CorruptArtifact(
+                f"{folder} cannot be put on {lm.name!r}: {str(error).strip()[-200:]}; load the model again, make the adapter again"
+            ) from error
     wrapped.eval().requires_grad_(requires_grad=False)
     revision = adapted_revision(lm.revision, hash_file(folder / WEIGHTS), hash_file(folder / CONFIG))
     return dataclasses.replace(lm, revision=revision, base_revision=lm.revision, lock=lm.lock)
@@ -99,10 +104,7 @@ def _require_base(lm: LanguageModel, folder: Path, settings: dict[str, Any]) -> 
 
 def _require_same_tensors(folder: Path, lm: LanguageModel, settings: dict[str, Any]) -> None:
     """peft only warns of tensors that it does not find; a half-filled adapter must not be taken for a whole one."""
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise CorruptArtifact(f"{folder / WEIGHTS} is not safetensors: {error}; make the adapter again") from error
+    tensors = read_safetensors(folder / WEIGHTS)
     if settings.get("peft_type") != "LORA":
         return
     names = {name.partition("base_model.model.")[2].partition(".lora_")[0] for name in tensors}
@@ -112,3 +114,7 @@ def _require_same_tensors(folder: Path, lm: LanguageModel, settings: dict[str, A
             f"{folder} adapts {unknown[0] if unknown else 'nothing'!r}, which {lm.name!r} does not have; give the model that it was "
             "made for"
         )
+    halves = {half: {name.partition(half)[0] for name in tensors if half in name} for half in (".lora_A.", ".lora_B.")}
+    torn = sorted(halves[".lora_A."] ^ halves[".lora_B."])
+    if torn:
+        raise CorruptArtifact(f"{folder} holds half of what adapts {torn[0]!r}; make the adapter again")

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from perimetry.activations.folder import require_safe_folder
 from perimetry.activations.tiny import tiny_parts
 from perimetry.errors import AssetError, NonFinite, UnknownName
 from perimetry.measures.finite import all_finite
@@ -249,13 +250,14 @@ def _require_finite(model: PreTrainedModel, spec: str) -> None:
 def load_language_model(spec: str, runtime: Runtime, *, progress: bool = False) -> LanguageModel:
     """The model called `spec`: the name of an asset, a local folder, or a hub id; `progress` shows downloads.
 
-    Only safetensors weights are read and no code of a model folder is run. Errors: `AssetError` (no such model, other
-    weight formats, weights missing), `NonFinite`, `UnknownName` (a family in no table), what `perimetry.assets` raises.
+    Only safetensors weights are read and no code of a model folder is run. Errors: `AssetError` (no such model, weights missing),
+    those of `require_safe_folder`, `NonFinite`, `UnknownName` (a family in no table), what `perimetry.assets` raises.
     """
     from perimetry.assets import resolve_model
 
     found = resolve_model(spec, progress=progress)
     source, local = found.location, found.kind != "hub"
+    require_safe_folder(Path(source), BLOCKS)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
     if not local:
         options["revision"] = found.revision

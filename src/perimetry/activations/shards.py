@@ -5,7 +5,7 @@ last). A shard holds `acts (n, d_model)`, `token`, `position` and `document` (n 
 metadata. Every shard but the last has the same number of rows.
 """
 
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -20,8 +20,18 @@ from perimetry.activations.permutation import Permutation, shuffled_ids
 from perimetry.activations.policy import TokenPolicy
 from perimetry.artifact import MANIFEST
 from perimetry.axes import Acts
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, ModelMismatch, TooFewSamples, UsageError
+from perimetry.errors import (
+    BadPath,
+    BadShape,
+    CorruptArtifact,
+    Incompatible,
+    MissingFile,
+    ModelMismatch,
+    TooFewSamples,
+    UsageError,
+)
 from perimetry.storage import hash_file, hash_json, read_json
+from perimetry.strict import OWN, check_header, parse_json, require_size
 
 __all__ = ["KIND", "PLAN", "SCHEMA", "ActivationStore", "Shard"]
 
@@ -67,7 +77,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_file(path: Path, wanted: str, size: int | None, *, hashed: bool) -> None:
     if path.is_symlink() or not path.is_file():
-        raise CorruptArtifact(f"{path} is in the manifest and not on the disk; remove the store and harvest again")
+        error = BadPath if os.path.lexists(path) else CorruptArtifact
+        raise error(f"{path} is in the manifest and not on the disk; remove the store and harvest again")
+    require_size(path, OWN)
     if size is not None and path.stat().st_size != size:
         raise CorruptArtifact(
             f"{path} has {path.stat().st_size} bytes, the manifest says {size}: it is torn; remove the store and harvest "
@@ -81,15 +93,19 @@ def _check_file(path: Path, wanted: str, size: int | None, *, hashed: bool) -> N
 
 def open_shard(path: Path, rows: int, d_model: int) -> Shard:
     """Map a shard into memory; only pages that are used are read. Errors: `CorruptArtifact`."""
+    check_header(path, OWN)
     try:
         with safe_open(path, "pt") as handle:
             columns = {name: handle.get_tensor(name) for name in COLUMNS}
-            documents = json.loads(handle.metadata()["documents"])
+            documents = parse_json(handle.metadata()["documents"].encode())
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptArtifact(f"{path} is no shard of activations: {error}; harvest again") from error
     shard = Shard(**columns, documents=documents)
+    whole = isinstance(documents, list) and all(isinstance(name, str) for name in documents)
+    if not whole or not shard.acts.is_floating_point() or any(columns[n].is_floating_point() for n in COLUMNS[1:]):
+        raise BadShape(f"{path} holds other kinds of numbers or names than a shard has; harvest again")
     if shard.acts.shape != (rows, d_model) or any(columns[name].shape != (rows,) for name in COLUMNS[1:]):
-        raise CorruptArtifact(
+        raise BadShape(
             f"{path} holds {tuple(shard.acts.shape)} numbers, the manifest says {(rows, d_model)}; harvest again"
         )
     return shard

@@ -5,15 +5,19 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
-from perimetry.errors import CorruptArtifact, EmptyText, MalformedLine, MissingFile, UsageError
+from perimetry.errors import CorruptArtifact, EmptyText, MalformedLine, MissingFile, TooLarge, UsageError
 
 __all__ = ["JSONL_SUFFIXES", "TEXT_SUFFIXES", "Document", "read_jsonl", "read_path"]
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 TEXT_SUFFIXES = (*JSONL_SUFFIXES, ".txt")
+MAX_LINE = 64 * 2**20
+UNPACKED, RATIO = 64 * 2**20, 200
+"""Bytes that a packed file may always unpack to, and how many times its size above that."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -59,6 +63,20 @@ def _document(name: str, number: int, line: str) -> Document:
     return Document(str(key), text, meta)
 
 
+def _bounded(handle: BufferedIOBase, path: Path) -> Iterator[bytes]:
+    """The lines of a file, none of them huge; a packed one may not unpack to far more than text does."""
+    most = max(UNPACKED, RATIO * path.stat().st_size)
+    total = 0
+    while line := handle.readline(MAX_LINE + 1):
+        total += len(line)
+        if len(line) > MAX_LINE or total > most:
+            raise TooLarge(
+                f"{path} holds a line of more than {MAX_LINE} bytes, or unpacks to more than {RATIO} times its size; cut the text "
+                "into documents, or get the file again"
+            )
+        yield line
+
+
 def _lines(handle: Iterable[bytes], name: str) -> Iterator[Document]:
     for number, line in enumerate(handle, 1):
         try:
@@ -73,7 +91,8 @@ def read_jsonl(source: Path | Iterable[bytes]) -> Iterator[Document]:
     """Documents of a JSONL file (gzipped or not) or of its lines, as standard input gives them.
 
     One object a line with `id` and `text`; other keys become `meta`; blank lines are skipped. Errors: `MissingFile`,
-    `MalformedLine` naming the number, `EmptyText`, `CorruptArtifact` for a damaged gzip file.
+    `MalformedLine` naming the number, `EmptyText`, `CorruptArtifact` for a damaged gzip file, `TooLarge` for a line of
+    more than 64 MiB or a file that unpacks to far more than text does.
     """
     if not isinstance(source, Path):
         yield from _lines(source, "standard input")
@@ -82,7 +101,7 @@ def read_jsonl(source: Path | Iterable[bytes]) -> Iterator[Document]:
         raise MissingFile(f"no file {source}; check the path")
     try:
         with gzip.open(source, "rb") if source.suffix == ".gz" else open(source, "rb") as handle:
-            yield from _lines(handle, str(source))
+            yield from _lines(_bounded(cast(BufferedIOBase, handle), source), str(source))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise CorruptArtifact(f"{source} is no whole gzip file: {error}; get the file again") from error
 

@@ -16,6 +16,7 @@ from perimetry.assets.prepared import MANIFEST, make, obtain, read_manifest
 from perimetry.assets.spec import AssetSpec, Inputs, RawFile
 from perimetry.errors import CorruptArtifact, MissingFile, UnknownName, UsageError
 from perimetry.storage import hash_json
+from perimetry.strict import require_size
 
 __all__ = ["ModelSource", "find_model", "find_texts", "pinned_url", "unpack_model"]
 
@@ -115,6 +116,8 @@ def _url_model(raw: RawFile, progress: bool) -> ModelSource:
 
 def _folder_revision(folder: Path) -> str:
     names = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
+    for file in names:
+        require_size(file)  # before hours go into hashing a hole
     return hash_json({p.name: known_hash(p) for p in names if p.name != MANIFEST})
 
 

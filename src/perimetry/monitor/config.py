@@ -34,7 +34,7 @@ class BatchConfig(Config):
     rows: int = Field(default=32, ge=1)
     """Rows of one batch."""
     wait_ms: float = Field(default=3.0, ge=0)
-    """How long the oldest row waits for company, in milliseconds."""
+    """How long the oldest row waits for company, in milliseconds; it does not where no other row is on its way."""
     padding: float = Field(default=0.25, ge=0, lt=1)
     """Share of a batch that may be padding."""
 

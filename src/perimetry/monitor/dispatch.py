@@ -78,8 +78,14 @@ class Dispatcher:
     """Queue, batches in flight, watchdog. Everything runs in one event loop; nothing here waits."""
 
     def __init__(
-        self, config: MonitorConfig, timers: Timers, observe: Callable[[BatchDone], object] | None = None
+        self,
+        config: MonitorConfig,
+        timers: Timers,
+        observe: Callable[[BatchDone], object] | None = None,
+        *,
+        company: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`observe` is told of batches that came back. `company`: whether rows are on their way here; where none is, a free worker is not kept waiting."""
         self.config = config
         self.batcher = Batcher(config.batch)
         self.pace = Pace()
@@ -87,6 +93,7 @@ class Dispatcher:
         """What the worker has: the first one runs."""
         self._timers = timers
         self._observe = observe
+        self._company = company
         self._wire: Wire | None = None
         self._number = 0
         self._timer: Any = None
@@ -134,8 +141,8 @@ class Dispatcher:
             self._launch(self.batcher.take())
 
     def _next_at(self, now: float) -> float:
-        """When the next batch may go: when the oldest row has waited, when it is full, when the one before nears its end."""
-        if self.batcher.full:
+        """When the next batch may go: when it is full, when the oldest row has waited or would wait for nobody, when the one before nears its end."""
+        if self.batcher.full or not (self.flying or self._company()):
             return now
         wait = self.config.batch.wait_ms / 1e3
         due = self.batcher.oldest + wait

@@ -56,7 +56,7 @@ class Supervisor:
         self._loop = loop = asyncio.get_running_loop()
         self.config = config
         self.room = Room(config.limits.queue_rows, config.limits.queue_tokens)
-        self._dispatcher = Dispatcher(config, loop, observe)
+        self._dispatcher = Dispatcher(config, loop, observe, company=self._company)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokenise")
         self._keeper = Keeper(meter, config, self._dispatcher, self._pool)
         self._keeper.changed = self._changed
@@ -94,23 +94,23 @@ class Supervisor:
     @property
     def gauges(self) -> Gauges:
         """The numbers of this moment."""
-        queue, keeper = self._dispatcher.batcher, self._keeper
-        pace = self._dispatcher.pace.tokens_per_second
-        up = keeper.state == "up"
-        return Gauges(self.room.rows, len(queue), queue.tokens, pace, up, dict(keeper.restarts), keeper.pid)
+        queue, pace, keeper = self._dispatcher.batcher, self._dispatcher.pace.tokens_per_second, self._keeper
+        up, restarts = keeper.state == "up", dict(keeper.restarts)
+        return Gauges(self.room.rows, len(queue), queue.tokens, pace, up, restarts, keeper.pid)
 
     def checks(self) -> Mapping[str, str]:
         """As `Engine.checks`. A worker is up only with an artifact whose hashes, model and calibration fit and whose sentinel passed."""
-        up = self._keeper.state == "up"
-        why = self._keeper.why or self._keeper.state
         loaded = "ok" if self._keeper.artifact else "not loaded yet"
         return {
-            "worker": "ok" if up else why,
+            "worker": "ok" if self._keeper.state == "up" else self._keeper.why or self._keeper.state,
             "artifact": loaded,
             "calibration": loaded,
             "sentinel": self._keeper.sentinel,
             "draining": "the service is stopping" if self._draining else "ok",
         }
+
+    def _company(self) -> bool:
+        return self.room.rows > len(self._dispatcher.batcher)  # some are let in and not queued yet
 
     def _changed(self) -> None:
         if self._keeper.state in ("up", "lost"):

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from perimetry import __version__
 from perimetry.activations.model import LanguageModel
 from perimetry.activations.tap import Tap
+from perimetry.artifact import read_safetensors
 from perimetry.axes import ModelBias
 from perimetry.errors import CorruptArtifact, MissingFile, TooFewSamples, UsageError, WidthMismatch
 from perimetry.evals.steering import (
@@ -68,13 +67,17 @@ def read_pairs(path: Path) -> list[SteeringPair]:
     if not path.is_file():
         raise MissingFile(f"no file {path}; give a .jsonl with prompt, positive and negative on each line")
     found: list[SteeringPair] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 ({error.reason}); save it as such") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             found.append(SteeringPair(str(number), *(str(row[key]) for key in ("prompt", "positive", "negative"))))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"{path}, line {number}: {error!r}; wanted one JSON object a line with prompt, positive and negative; mend the line"
             ) from error
@@ -89,10 +92,7 @@ def read_vector(path: Path, width: int) -> ModelBias:
     """The one tensor of a safetensors file. Errors: `MissingFile`, `CorruptArtifact`, `WidthMismatch`."""
     if not path.is_file():
         raise MissingFile(f"no file {path}; give a .safetensors that holds one vector")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CorruptArtifact(f"{path} is not safetensors: {error}; save the vector with safetensors") from error
+    tensors = read_safetensors(path)
     if len(tensors) != 1:
         raise CorruptArtifact(
             f"{path} holds {len(tensors)} tensors ({', '.join(tensors)}); give a file with one vector"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from perimetry.artifact import read_safetensors
 from perimetry.axes import Acts
 from perimetry.errors import CorruptArtifact, HashMismatch, MissingFile, NonFinite, TooFewSamples, WidthMismatch
 from perimetry.runtime import generator
@@ -59,10 +59,7 @@ def read_points(path: Path, d_model: int, sha256: str | None = None) -> Points:
         raise MissingFile(f"no file of points at {path}; make one with write_points, or leave points_file out")
     if sha256 is not None and hash_file(path) != sha256:
         raise HashMismatch(f"{path} has another SHA-256 than {sha256}; give the file that was meant, or its hash")
-    try:
-        points = load_file(path).get("points")
-    except (SafetensorError, OSError) as error:
-        raise CorruptArtifact(f"{path} is not safetensors: {error}; make it again") from error
+    points = read_safetensors(path).get("points")
     if points is None or points.ndim != 2 or not points.shape[0]:
         raise CorruptArtifact(f"{path} holds no matrix 'points'; make it again with write_points")
     if points.shape[1] != d_model:

@@ -44,7 +44,7 @@ def write_suite(path: Path, suite: Suite) -> None:
 def _case(line: bytes, path: str, number: int) -> Case:
     try:
         entry: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedLine(path, number, f"not JSON ({error})") from error
     if not isinstance(entry, dict):
         raise MalformedLine(path, number, f"a {type(entry).__name__} came, not an object")

@@ -15,16 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from perimetry.errors import CorruptArtifact, MissingFile, NonFinite, PerimetryError, UsageError
+from perimetry.artifact import read_safetensors
+from perimetry.errors import CorruptArtifact, MissingFile, NonFinite, PerimetryError, TooLarge, UnsafeFormat
 from perimetry.sae.formats.isolated import open_npz, open_pickle, open_yaml
-from perimetry.sae.formats.safety import (
-    Limits,
-    inside,
-    looks_like,
-    read_safetensors,
-    read_strict_json,
-    read_tensors,
-)
+from perimetry.sae.formats.safety import inside, read_strict_json, read_tensors
+from perimetry.strict import Limits, looks_like
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -116,7 +111,7 @@ def test_random_bytes_end_in_a_readable_error(data: bytes, tmp_path_factory: pyt
 def test_a_pickle_by_another_name_fails_on_its_content(tmp_path: Path) -> None:
     torch.save({"W_enc": torch.ones(2, 2)}, tmp_path / "x.safetensors")
     assert looks_like(tmp_path / "x.safetensors") == "zip"
-    with pytest.raises(CorruptArtifact, match="it looks like a zip"):
+    with pytest.raises(UnsafeFormat, match="it looks like a zip"):
         read_safetensors(tmp_path / "x.safetensors")
 
 
@@ -175,10 +170,10 @@ def test_npz_goes_through_its_own_process(tmp_path: Path) -> None:
 
 def test_npz_with_objects_or_a_bomb_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "o.npz", W_enc=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(CorruptArtifact, match=r"cannot be opened as npz: .*allow_pickle"):
+    with pytest.raises(UnsafeFormat, match=r"cannot be opened as npz: .*allow_pickle"):
         open_npz(tmp_path / "o.npz", {"W_enc"})
     np.savez_compressed(tmp_path / "b.npz", W_enc=np.zeros(10_000_000, np.float32))
-    with pytest.raises(CorruptArtifact, match=r"it unpacks to 40000128 bytes, more than .* 20 times what is packed"):
+    with pytest.raises(TooLarge, match=r"it unpacks to 40000128 bytes, more than .* 20 times what is packed"):
         open_npz(tmp_path / "b.npz", {"W_enc"})
     np.savez(tmp_path / "n.npz", W_enc=np.array([np.nan], np.float32))
     with pytest.raises(NonFinite):
@@ -209,7 +204,7 @@ def test_plain_yaml_is_read(tmp_path: Path) -> None:
 def test_a_pickle_needs_the_flag(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
     with pytest.raises(
-        UsageError, match=r"can run code when it is opened; safetensors are wanted; .* add --unsafe-pickle"
+        UnsafeFormat, match=r"can run code when it is opened; safetensors are wanted; .* add --unsafe-pickle"
     ):
         open_pickle(tmp_path / "a.pt", unsafe_pickle=False)
     with pytest.raises(MissingFile):
@@ -242,7 +237,7 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "x": Touch(tmp_path / "owned")}, tmp_path / "f.pt")
     for name in ("e.pt", "f.pt"):
         with pytest.raises(
-            CorruptArtifact, match="holds more than tensors and plain values, which would have to run code"
+            UnsafeFormat, match="holds more than tensors and plain values, which would have to run code"
         ):
             open_pickle(tmp_path / name, unsafe_pickle=True)
     assert not (tmp_path / "owned").exists()
@@ -256,5 +251,5 @@ def test_a_broken_pickle_is_a_readable_error(tmp_path: Path) -> None:
         open_pickle(tmp_path / "a.pt", unsafe_pickle=True)
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
-    with pytest.raises(CorruptArtifact, match="it unpacks to 10000000 bytes"):
+    with pytest.raises(TooLarge, match="it unpacks to 10000000 bytes"):
         open_pickle(tmp_path / "bomb.pt", unsafe_pickle=True)

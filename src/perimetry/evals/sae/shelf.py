@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, final
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from perimetry.errors import CorruptArtifact
 from perimetry.storage import hash_json, remove_stale, write_bytes
+from perimetry.strict import OWN, check_header
 
 __all__ = ["Shelf"]
 
@@ -44,4 +47,8 @@ class Shelf:
             return self._held[name]
         if not path.is_file():
             write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in make().items()}))
-        return load(path.read_bytes())
+        check_header(path, OWN)
+        try:
+            return load(path.read_bytes())
+        except SafetensorError as error:
+            raise CorruptArtifact(f"{path} is not safetensors: {error}; remove it, it is made again") from error

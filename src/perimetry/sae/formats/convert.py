@@ -65,7 +65,7 @@ def read_foreign(
 ) -> tuple[Record, AbstractSAE]:
     """The record and the SAE of a dictionary of another tool.
 
-    Errors: `MissingFile`, `UnknownName`, `UsageError` (no or several formats, a pickle), `CorruptArtifact`, `NonFinite`,
+    Errors: `MissingFile`, `UnknownName`, `UsageError` (no or several formats), `UnsafeFormat` (a pickle), `CorruptArtifact`, `NonFinite`,
     `Incompatible`, `ConfigError`.
     """
     name = reader_of(path, family)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from perimetry.artifact import MANIFEST, read_artifact, write_artifact
+from perimetry.artifact import MANIFEST, read_artifact, read_safetensors, write_artifact
 from perimetry.config import build
-from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, WidthMismatch
+from perimetry.errors import BadShape, BadValue, CorruptArtifact, Incompatible, MissingFile, WidthMismatch
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.base import AbstractSAE
 from perimetry.sae.formats.build import to_sae
@@ -21,13 +21,15 @@ from perimetry.sae.formats.native import DICTIONARY, native_document, restore_na
 from perimetry.sae.formats.record import Record
 from perimetry.sae.formats.saelens_read import CONFIG, WEIGHTS, saelens_record
 from perimetry.sae.formats.saelens_write import EXPORT_NAMES, export_saelens, own_state
-from perimetry.sae.formats.safety import check_header, read_safetensors, read_strict_json
+from perimetry.sae.formats.safety import read_strict_json
 from perimetry.sae.formats.wrapped import WRAPPERS
+from perimetry.strict import check_header
 
 __all__ = ["KIND", "load_sae", "sae_folder", "save_sae"]
 
 KIND = "sae"
 LOG_FLOOR = 1e-10
+ABOVE = 1e-6
 CERTIFICATE, GOLDEN = "certificate", "golden"
 
 
@@ -91,7 +93,7 @@ def sae_folder(path: Path) -> Path:
 
 
 def _read(path: Path) -> _Files:
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).exists():
         for file in path.glob("*.safetensors"):
             check_header(file)
         artifact = read_artifact(path, KIND)
@@ -143,6 +145,18 @@ def _certificate(path: Path, sae: AbstractSAE, files: _Files) -> dict[str, Any] 
     return {**found, "verdict": "structural", "reasons": reasons}
 
 
+def _sparsity(path: Path, files: _Files, d_sae: int) -> Tensor | None:
+    """Logarithms of firing rates. Errors: `BadShape`, `BadValue`."""
+    found = files.tensors.get("sparsity", {}).get("sparsity")
+    if found is None:
+        return None
+    if found.shape != (d_sae,) or not found.is_floating_point():
+        raise BadShape(f"{path / 'sparsity.safetensors'} holds no {d_sae} rates; remove it, or make the SAE again")
+    if bool((found > ABOVE).any()):
+        raise BadValue(f"{path / 'sparsity.safetensors'} holds firing rates above 1; remove it, or make the SAE again")
+    return found
+
+
 def load_sae(path: Path, *, d_model: int | None = None) -> LoadedSAE:
     """Read an SAE: ours, or one that SAELens wrote.
 
@@ -169,6 +183,6 @@ def load_sae(path: Path, *, d_model: int | None = None) -> LoadedSAE:
             f"the SAE at {path} reads width {sae.d_model} but {d_model} was wanted; pick another layer, another model, or "
             "another SAE"
         )
-    sparsity = files.tensors.get("sparsity", {}).get("sparsity")
+    sparsity = _sparsity(path, files, sae.d_sae)
     sae.requires_grad_(False).eval()  # noqa: FBT003
     return LoadedSAE(sae, info, files.digest is not None, sparsity, _certificate(path, sae, files))

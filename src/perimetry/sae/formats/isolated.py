@@ -10,8 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from perimetry.errors import CorruptArtifact, MissingFile, UsageError
-from perimetry.sae.formats.safety import looks_like, read_safetensors, read_strict_json
+from perimetry.artifact import read_safetensors
+from perimetry.errors import CorruptArtifact, MissingFile, TooLarge, UnsafeFormat
+from perimetry.sae.formats.safety import read_strict_json
+from perimetry.strict import looks_like
 
 __all__ = ["Foreign", "open_npz", "open_pickle", "open_yaml"]
 
@@ -19,6 +21,7 @@ WORKER = Path(__file__).with_name("isolated_worker.py")
 SECONDS = 600
 MEMORY = 12 * 2**30
 MAX_UNPACKED = 8 * 2**30
+KINDS: dict[str, type[CorruptArtifact]] = {"TooLarge": TooLarge, "UnsafeFormat": UnsafeFormat}
 
 
 class Foreign(NamedTuple):
@@ -57,17 +60,19 @@ def _run(path: Path, kind: Literal["npz", "yaml", "pickle"], members: Collection
         except subprocess.TimeoutExpired as error:
             raise CorruptArtifact(f"{path} was not opened within {2 * SECONDS} s; fetch it again") from error
         if done.returncode:
-            raise CorruptArtifact(f"{path} cannot be opened as {kind}: {_why(done)}; fetch or make it again")
+            error, why = _why(done)
+            raise error(f"{path} cannot be opened as {kind}: {why}; fetch or make it again")
         weights = Path(folder, "tensors.safetensors")
         tensors = {k: t.clone() for k, t in read_safetensors(weights).items()} if weights.is_file() else {}
         return Foreign(tensors, read_strict_json(Path(folder, "plain.json")))
 
 
-def _why(done: subprocess.CompletedProcess[str]) -> str:
+def _why(done: subprocess.CompletedProcess[str]) -> tuple[type[CorruptArtifact], str]:
     try:
-        return str(json.loads(done.stdout)["refused"])
+        said = json.loads(done.stdout)
+        return KINDS.get(said["kind"], CorruptArtifact), str(said["refused"])
     except (ValueError, KeyError, TypeError):
-        return f"its process ended with {done.returncode}, by its limits on time, memory or files"
+        return CorruptArtifact, f"its process ended with {done.returncode}, by its limits on time, memory or files"
 
 
 def open_npz(path: Path, members: Collection[str]) -> dict[str, Tensor]:
@@ -86,13 +91,14 @@ def open_yaml(path: Path) -> Any:
 def open_pickle(path: Path, *, unsafe_pickle: bool) -> Foreign:
     """Tensors and plain values of a pickle, by torch's restricted reader.
 
-    Errors: `UsageError` without `unsafe_pickle`, `MissingFile`, `CorruptArtifact`, `NonFinite`.
+    Errors: `UnsafeFormat` without `unsafe_pickle` and for one that would run code, `MissingFile`, `CorruptArtifact`, `TooLarge`,
+    `NonFinite`.
     """
     if not path.is_file():
         raise MissingFile(f"no file {path}; check the path")
     if not unsafe_pickle:
         kind = looks_like(path)
-        raise UsageError(
+        raise UnsafeFormat(
             f"{path} is a pickle{'' if kind in ('pickle', 'zip') else ' by its name'}, a format that can run code when it is "
             "opened; safetensors are wanted; if you trust where it comes from, add --unsafe-pickle: it is then opened with "
             "weights_only in a limited process of its own"

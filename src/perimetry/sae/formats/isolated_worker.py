@@ -33,7 +33,11 @@ MAX_YAML, DEPTH, MAX_MEMBERS, MAX_RATIO = 4 * 2**20, 32, 16, 20
 
 
 class Refused(Exception):
-    """The file cannot be taken; the text is for the user."""
+    """The file cannot be taken; the text is for the user, the kind is the error that it becomes there."""
+
+    def __init__(self, why: str, kind: str = "CorruptArtifact") -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 def limit(seconds: int, memory: int, file_size: int) -> None:
@@ -108,7 +112,9 @@ def check_members(path: str, size: int) -> None:
         members = archive.infolist()
     whole = sum(m.file_size for m in members)
     if whole > size or whole > MAX_RATIO * max(1, sum(m.compress_size for m in members)):
-        raise Refused(f"it unpacks to {whole} bytes, more than {size} or than {MAX_RATIO} times what is packed")
+        raise Refused(
+            f"it unpacks to {whole} bytes, more than {size} or than {MAX_RATIO} times what is packed", "TooLarge"
+        )
 
 
 def read_npz(path: str, members: list[str], size: int) -> dict[str, Any]:
@@ -121,7 +127,12 @@ def read_npz(path: str, members: list[str], size: int) -> dict[str, Any]:
         strange = [name for name in archive.files if name.lower() not in known]
         if strange or len(archive.files) > MAX_MEMBERS:
             raise Refused(f"it holds {strange[:5] or len(archive.files)}, wanted are {sorted(members)}")
-        return {name: np.ascontiguousarray(archive[name]) for name in archive.files}
+        try:
+            return {name: np.ascontiguousarray(archive[name]) for name in archive.files}
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise Refused(f"it holds Python objects: {error}", "UnsafeFormat") from error
 
 
 def flatten(value: Any, prefix: str, tensors: dict[str, Any]) -> Any:
@@ -163,7 +174,8 @@ def read_pickle(path: str, size: int) -> tuple[dict[str, Any], Any]:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise Refused(
-            "it is no pickle, or holds more than tensors and plain values, which would have to run code"
+            "it is no pickle, or holds more than tensors and plain values, which would have to run code",
+            "UnsafeFormat",
         ) from error
     plain = flatten(value, "", tensors)
     depth(plain)
@@ -205,10 +217,12 @@ def main() -> NoReturn:
     try:
         work(request)
     except Refused as error:
-        sys.stdout.write(json.dumps({"refused": str(error)}))
+        sys.stdout.write(json.dumps({"refused": str(error), "kind": error.kind}))
         sys.exit(3)
     except BaseException as error:
-        sys.stdout.write(json.dumps({"refused": f"{type(error).__name__}: {str(error)[:300]}"}))
+        sys.stdout.write(
+            json.dumps({"refused": f"{type(error).__name__}: {str(error)[:300]}", "kind": "CorruptArtifact"})
+        )
         sys.exit(3)
     sys.exit(0)
 

@@ -74,7 +74,7 @@ def restore_native(where: Path, document: Any, tensors: Mapping[str, Tensor]) ->
     unknown = {key: value for key, value in document.items() if key not in KNOWN}
     try:
         sae = classes[name].restore(SAEState(dict(tensors), settings))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise CorruptArtifact(
             f"{where} lacks what a {name!r} SAE is rebuilt from ({type(error).__name__}: {error}); make the SAE again"
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perimetry.artifact import read_safetensors
 from perimetry.errors import CorruptArtifact, Incompatible, MissingFile, UnknownName
 from perimetry.runtime import dtype_name
 from perimetry.sae.formats.checks import check_record, check_sizes, check_tensor
@@ -18,7 +19,7 @@ from perimetry.sae.formats.fold import fold_scale, fold_selection_norms, fold_wh
 from perimetry.sae.formats.record import BatchTopKGate, Declared, Hook, How, InputNorm, Record, Source
 from perimetry.sae.formats.saelens_config import Config6, layer_of, read_config
 from perimetry.sae.formats.saelens_kinds import KINDS, REFUSED, Kind
-from perimetry.sae.formats.safety import hash_files, read_safetensors, read_strict_json, require_names
+from perimetry.sae.formats.safety import hash_files, read_strict_json, require_names
 
 __all__ = ["CONFIG", "SPARSITY", "WEIGHTS", "Loaded", "read_saelens", "recognises_saelens", "saelens_record"]
 

@@ -9,10 +9,10 @@ from unittest.mock import patch
 import safetensors.numpy
 import safetensors.torch
 
+from perimetry.artifact import read_safetensors
 from perimetry.errors import CorruptArtifact, MissingFile
 from perimetry.sae.formats import isolated, isolated_worker
 from perimetry.sae.formats.isolated import Foreign
-from perimetry.sae.formats.safety import read_safetensors
 
 SIZE = 2**30
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests.sae.formats.families.evaluate import GOLDEN, evaluate, number, vectors, worst
 from tests.sae.formats.families.opened import opened_here
 
-from perimetry.errors import Incompatible, UsageError
+from perimetry.errors import Incompatible, UnsafeFormat
 from perimetry.sae import ARCHITECTURES
 from perimetry.sae.formats.build import to_sae
 from perimetry.sae.formats.families import READERS
@@ -262,7 +262,7 @@ def test_an_override_that_nothing_reads_is_refused(family: str) -> None:
 @pytest.mark.parametrize("family", PICKLES)
 def test_a_pickle_needs_the_flag(family: str) -> None:
     case = FIRST[family]
-    with pytest.raises(UsageError, match=r"is a pickle.*--unsafe-pickle"):
+    with pytest.raises(UnsafeFormat, match=r"is a pickle.*--unsafe-pickle"):
         READERS[family].read(GOLDEN / case.folder / case.path, case.overrides)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.sae.formats.families.evaluate import Array, evaluate, number, top_k, worst
 
-from perimetry.errors import CorruptArtifact, Incompatible, UsageError
+from perimetry.errors import CorruptArtifact, Incompatible, UnsafeFormat
 from perimetry.runtime import generator
 from perimetry.sae.formats.build import to_sae
 from perimetry.sae.formats.families.openai import read, recognises
@@ -106,7 +106,7 @@ def test_other_paths_are_not_theirs(tmp_path: Path) -> None:
 def test_what_is_missing_or_strange_is_refused(tmp_path: Path) -> None:
     value = state(3, topk=True)
     folder = "resid_post_mlp_v5_32k"
-    with pytest.raises(UsageError, match=r"is a pickle.*--unsafe-pickle"):
+    with pytest.raises(UnsafeFormat, match=r"is a pickle.*--unsafe-pickle"):
         read(put(tmp_path / "a", folder, value), {})
     bare = {k: v for k, v in value.items() if not k.startswith("activation")}
     with pytest.raises(CorruptArtifact, match="activation is not given"):

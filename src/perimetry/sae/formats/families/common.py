@@ -11,13 +11,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from perimetry.axes import LatentBias
-from perimetry.errors import CorruptArtifact
+from perimetry.errors import CorruptArtifact, PerimetryError
 from perimetry.runtime import dtype_name
 from perimetry.sae.formats.checks import check_record, check_sizes
 from perimetry.sae.formats.fields import Fields
 from perimetry.sae.formats.hooks import layer_of
 from perimetry.sae.formats.record import Declared, Gate, Hook, How, InputNorm, Record, Source
 from perimetry.sae.formats.safety import hash_files, read_strict_json
+from perimetry.strict import check_header
 
 __all__ = [
     "Parts",
@@ -35,9 +36,10 @@ __all__ = [
 def tensor_names(path: Path) -> set[str]:
     """Names of the tensors of a safetensors file; none where it is no such file."""
     try:
+        check_header(path)
         with safe_open(path, "pt") as file:
             return set(file.keys())
-    except (SafetensorError, OSError, ValueError):
+    except (PerimetryError, SafetensorError, OSError, ValueError):
         return set()
 
 

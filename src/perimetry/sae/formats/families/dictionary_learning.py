@@ -178,7 +178,7 @@ def read(path: Path, overrides: Mapping[str, Any], *, unsafe_pickle: bool = Fals
     """A trainer's folder, its `ae.pt` or a checkpoint, as a record.
 
     An `AutoEncoder` comes with unit decoder rows, as its own loader makes it; `fold_decoder_norms = false` keeps the norms. Errors:
-    `UsageError` without `unsafe_pickle`, `CorruptArtifact`, `NonFinite`, `Incompatible`, `UnknownName`, `ConfigError`.
+    `UnsafeFormat` without `unsafe_pickle`, `CorruptArtifact`, `NonFinite`, `Incompatible`, `UnknownName`, `ConfigError`.
     """
     weights, config = _files(path)
     document = read_object(config)

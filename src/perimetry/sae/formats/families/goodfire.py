@@ -23,7 +23,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, overrides: Mapping[str, Any], *, unsafe_pickle: bool = False) -> Record:
-    """One dictionary of Goodfire as a record. Errors: `UsageError` without `unsafe_pickle`, `CorruptArtifact`, `NonFinite`."""
+    """One dictionary of Goodfire as a record. Errors: `UnsafeFormat` without `unsafe_pickle`, `CorruptArtifact`, `NonFinite`."""
     record = read_linear("goodfire", path, "encoder_linear", "decoder_linear", unsafe_pickle=unsafe_pickle)
     fields = Parts({}, overrides, str(path))
     found = NAME.fullmatch(path.name)

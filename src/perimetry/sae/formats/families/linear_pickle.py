@@ -14,7 +14,7 @@ __all__ = ["read_linear", "state_of"]
 
 
 def state_of(path: Path, wanted: set[str], *, unsafe_pickle: bool) -> dict[str, Tensor]:
-    """The tensors of a pickle, exactly those wanted. Errors: `UsageError` without `unsafe_pickle`, `CorruptArtifact`."""
+    """The tensors of a pickle, exactly those wanted. Errors: `UnsafeFormat` without `unsafe_pickle`, `CorruptArtifact`."""
     return require_names(path, open_pickle(path, unsafe_pickle=unsafe_pickle).tensors, wanted)
 
 

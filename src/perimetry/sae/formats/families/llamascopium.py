@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perimetry.artifact import read_safetensors
 from perimetry.errors import CorruptArtifact, Incompatible, MissingFile
 from perimetry.sae.formats.families.common import (
     Parts,
@@ -25,7 +26,7 @@ from perimetry.sae.formats.families.common import (
 )
 from perimetry.sae.formats.fold import fold_scale, fold_selection_norms
 from perimetry.sae.formats.record import BatchTopKGate, Gate, InputNorm, JumpReLUGate, Record, ReLUGate, TopKGate
-from perimetry.sae.formats.safety import read_safetensors, require_names
+from perimetry.sae.formats.safety import require_names
 
 __all__ = ["read", "recognises"]
 

@@ -45,7 +45,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, overrides: Mapping[str, Any], *, unsafe_pickle: bool = False) -> Record:
-    """One autoencoder of OpenAI as a record. Errors: `UsageError` without `unsafe_pickle`, `CorruptArtifact`, `Incompatible`."""
+    """One autoencoder of OpenAI as a record. Errors: `UnsafeFormat` without `unsafe_pickle`, `CorruptArtifact`, `Incompatible`."""
     parts = _parts(path)
     if parts is None:
         raise CorruptArtifact(

@@ -26,7 +26,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path, overrides: Mapping[str, Any], *, unsafe_pickle: bool = False) -> Record:
     """One layer of Qwen-Scope as a record.
 
-    Errors: `UsageError` without `unsafe_pickle`, `CorruptArtifact` (also where no folder's name says k), `NonFinite`.
+    Errors: `UnsafeFormat` without `unsafe_pickle`, `CorruptArtifact` (also where no folder's name says k), `NonFinite`.
     """
     fields = Parts({}, overrides, str(path))
     repository, layer = in_path(path.parent, REPOSITORY), NAME.fullmatch(path.name)
