@@ -40,9 +40,9 @@ SECTIONS: dict[str, type[Config]] = {
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 DEAR = (
     *("perimetry demo", "perimetry doctor", "perimetry train", "perimetry bench", "perimetry eval", "perimetry study"),
-    *("perimetry robustify", "perimetry lab run", "perimetry edit-check"),
+    *("perimetry robustify", "perimetry lab run", "perimetry edit-check", "perimetry serve"),
 )
-"""Commands of the README that need a downloaded model or long runs; the tests of the command line run them."""
+"""Commands of the README that need a downloaded model or long runs, or that run until stopped; the tests of the command line and of the service run them."""
 GENERATED = re.compile(r"<!-- results:.*?<!-- end -->", re.DOTALL)
 MEASURE = r"(?:AUROC|AUC|FVU|FPR|TPR|L0|accuracy|recall|precision|interval)"
 QUOTED = [

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -86,6 +87,31 @@ def test_scores_are_those_of_the_meter(world: World, tmp_path: Path) -> None:
             assert answer["tokens"]
             assert answer["artifact"]["sae_sha256"] == service.said[0]["artifact"]["sae_sha256"]
         assert service.stop(signal.SIGINT) == 0
+
+
+FLOODS = ("a" * 100_000, "\u200b" * 33_000, "e" + "\u0301" * 49_000, "\U0001f600" * 25_000)
+"""One character again and again, of zero width, combining, astral: each below the bound on bytes, far above that on tokens."""
+
+
+def test_floods_are_refused_and_a_meter_that_is_gone_serves_on(world: World, tmp_path: Path) -> None:
+    meter = tmp_path / "meter"
+    shutil.copytree(world.meter, meter)
+    text = MOCK.replace('tap = "mock"\nmock_ms = 1.0\n', "threads = 1\n")
+    with served(meter, settings(tmp_path, text=text), "--alpha", "0.1", errors=tmp_path / "errors.log") as service:
+        for flood in FLOODS:
+            answer = service.http.post("/v1/score", json={"input": flood})
+            assert (answer.status_code, answer.json()["type"]) == (422, "urn:perimetry:problem:too-many-tokens")
+        shutil.rmtree(meter)
+        before = service.score("the cat sat on the mat")
+        assert service.http.get("/readyz").status_code == 200
+        (worker,) = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        refused = [service.http.post("/v1/score", json={"input": "the cat"}).status_code for _ in range(3)]
+        assert set(refused) == {503}, "what cannot be loaded again is not ready, and scores nothing"
+        assert service.process.wait(60) == 2
+    assert before["score"] == pytest.approx(
+        load_meter(world.meter).score(["the cat sat on the mat"])[0].score, rel=1e-4
+    )
 
 
 def refusal_of(*words: object) -> tuple[int, str]:
