@@ -1,6 +1,7 @@
 """The package asks for what it imports, pins what it installs, and keeps the core small."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -30,6 +31,8 @@ WANTED_EXTRAS = {
 }
 BUILT_ON = {"monitor": "monitor"}
 """Room -> the extra that it is built on: its modules may import that at once, as nothing else imports them but in functions."""
+LATE = {"monitor/telemetry/outbox.py": "telemetry", "monitor/telemetry/recorder.py": "telemetry"}
+"""File -> the extra that it may import at once, as others import it in functions only."""
 TARGETS = {"demo", "test", "check", "bench", "docs", "clean"}
 
 
@@ -75,6 +78,7 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): pinned for name, pinned in pairs}
 
 
+@functools.cache
 def imported() -> dict[str, set[str]]:
     """Third-party module -> files of the package that import it, in functions too."""
     found: dict[str, set[str]] = {}
@@ -127,6 +131,17 @@ def test_a_room_that_is_built_on_an_extra_is_imported_in_functions_only(room: st
     assert found == []
 
 
+@pytest.mark.parametrize("file", sorted(LATE))
+def test_a_file_that_wants_an_extra_is_imported_in_functions_only(file: str) -> None:
+    late = {f"perimetry.{name.removesuffix('.py').replace('/', '.')}" for name in LATE}
+    module = f"perimetry.{file.removesuffix('.py').replace('/', '.')}"
+    assert module in late
+    for path in SOURCE.rglob("*.py"):
+        if str(path.relative_to(SOURCE)) not in LATE:
+            at_once = ast.parse(path.read_text(encoding="utf-8")).body
+            assert module not in {node.module for node in at_once if isinstance(node, ast.ImportFrom)}, path.name
+
+
 def test_the_core_is_small() -> None:
     core = closure([Requirement(r) for r in PROJECT["dependencies"]])
     assert not set(core) & TOO_HEAVY
@@ -152,6 +167,8 @@ def test_every_import_is_declared(module: str) -> None:
     for room, extra in BUILT_ON.items():
         if all(file.split("/")[0] == room for file in imported()[module]):
             declared |= names(EXTRAS[extra])
+    for extra in {LATE[file] for file in imported()[module] if imported()[module] <= set(LATE)}:
+        declared |= names(EXTRAS[extra])
     if module not in imported_at_once():
         # An extra may be asked for inside a function, where its absence can be told.
         declared |= names(r for extra, lines in EXTRAS.items() if extra != "dev" for r in lines)
