@@ -99,7 +99,7 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _, writer in self._streams:
+        for _reader, writer in self._streams:
             writer.close()
 
     async def score(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

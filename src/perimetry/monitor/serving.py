@@ -92,7 +92,7 @@ def run_service(
     meter: Path,
     config: ServeConfig,
     *,
-    started: Callable[[str], object],
+    started: Callable[[str], None],
     ready: Callable[[Supervisor], object],
     level: int = logging.INFO,
     as_json: bool = False,
@@ -110,4 +110,4 @@ def run_service(
     with contextlib.ExitStack() as held:
         held.enter_context(logging_to(level, as_json=as_json, lines=config.log_lines, lost=lost))
         make = partial(make_app, meter, config, held.enter_context(beside(config, metrics)), ready)
-        return asyncio.run(serve(make, config.http, lambda address: started(address) and None))
+        return asyncio.run(serve(make, config.http, started))
