@@ -300,6 +300,29 @@ def kills(measured: dict[str, Any]) -> str:
     return "\n\n".join([f"Trainings: {names}. {verdict}", table(head, lines), source(measured)])
 
 
+def service(measured: dict[str, Any]) -> str:
+    """What the service costs beside direct scoring."""
+    rows = {(r["metric"], r["arm"]): r for r in measured["rows"]}
+    names = {
+        "direct": "*directly*",
+        "batches": "requests of 32 prompts, two at a time",
+        "single": "requests of one prompt, 32 at a time",
+    }
+    lines = [
+        [name, spread(rows["prompts_per_s", arm]), spread(rows["throughput_ratio", arm]) if arm != "direct" else "1"]
+        for arm, name in names.items()
+    ]
+    one, added = rows["throughput_ratio", "batches"], rows["latency_ms", "added"]
+    caption = f"{one['model']}, {one['prompts']} prompts; largest difference of a score from the direct one: {one['difference']:.2g} of their range."
+    alone = (
+        f"Alone, a prompt takes {spread(rows['latency_ms', 'direct'], '.0f')} ms directly. Over HTTP it takes {spread(added, '.1f')} ms more "
+        f"({added['method']}, {added['n']} pairs)."
+    )
+    memory = f"The process that listens takes {rows['resident_mb', 'service']['estimate']:.0f} MB beside the worker."
+    head = ["", "prompts a second", "share of direct scoring"]
+    return "\n\n".join([caption, table(head, lines), f"{alone} {memory}", source(measured)])
+
+
 VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "architectures": architectures,
     "harvest": harvest,
@@ -308,6 +331,7 @@ VIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "kills": kills,
     "memory": memory,
     "saebench": saebench,
+    "service": service,
     "sizes": sizes,
     "targets": targets,
     "training": training,

@@ -139,3 +139,17 @@ def test_reading_and_saebench(measured: dict[str, Any]) -> None:
     assert "| `sparsity.l0` | 32.5 | 29.25 to 35.75 | 7 |" in text
     assert "token_stats" not in text
     assert "jumprelu of width 64 at `blocks.1.hook_resid_post` of m, 5,000 tokens:" in text
+
+
+def test_the_service_beside_direct_scoring(measured: dict[str, Any]) -> None:
+    about = {"model": "m", "prompts": 48, "difference": 0.0001}
+    rows = [row("", "prompts_per_s", arm, "", 4.0, {}) for arm in ("direct", "batches", "single")]
+    rows += [row("", "throughput_ratio", arm, "direct", 0.9, {}) for arm in ("batches", "single")]
+    rows += [row("", "latency_ms", arm, "", 5.0, {}) for arm in ("direct", "single", "added")]
+    rows.append(row("", "resident_mb", "service", "", 150.0, {}))
+    text = page().service(measured | {"rows": [r | about for r in rows]})
+    assert "| *directly* | 4.00 (3.60 to 4.40) | 1 |" in text
+    assert "| requests of 32 prompts, two at a time | 4.00 (3.60 to 4.40) | 0.90 (0.81 to 0.99) |" in text
+    assert "it takes 5.0 (4.5 to 5.5) ms more (m, 7 pairs)" in text
+    assert "150 MB" in text
+    assert "0.0001 of their range" in text

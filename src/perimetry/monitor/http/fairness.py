@@ -45,7 +45,7 @@ def beta_quantile(a: float, b: float, q: float) -> float:
     """The value below which a Beta(a, b) variable lies with probability `q`, to 1e-12.
 
     >>> round(beta_quantile(10.0, 991.0, 0.025), 5), round(beta_quantile(10.0, 991.0, 0.975), 5)
-    (0.0048, 0.01699)
+    (0.00481, 0.01702)
     """
     low, high = 0.0, 1.0
     while high - low > 1e-12:

@@ -17,7 +17,7 @@ class Totals:
         self._counter = counter
         self._seen: dict[str, float] = {}
 
-    def to(self, totals: Mapping[str, float]) -> None:
+    def to(self, totals: Mapping[str, int | float]) -> None:
         """Totals by value of the label; of a counter without labels under the name "".
 
         >>> from prometheus_client import CollectorRegistry
