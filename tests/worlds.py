@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +104,19 @@ def run_main(*arguments: str | Path) -> Outcome:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(a) for a in arguments])
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process; its exit status (negative: the signal that killed it)."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def child_environment(**extra: str) -> dict[str, str]:

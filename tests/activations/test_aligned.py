@@ -3,7 +3,8 @@ import signal
 
 import pytest
 import torch
-from tests.activations.test_store import CONFIG, files_of, in_a_child
+from tests.activations.test_store import CONFIG, files_of
+from tests.worlds import in_a_child
 
 from perimetry.activations import store as store_module
 from perimetry.activations.aligned import AlignedStores

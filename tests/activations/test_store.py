@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.worlds import in_a_child
 
 from perimetry import storage
 from perimetry.activations.feed import fit_policies
@@ -132,19 +133,6 @@ def count_writes(monkeypatch, fail_at: int | None, error: BaseException | None =
     wrap("fsync")
     wrap("replace")
     return seen
-
-
-def in_a_child(work) -> int:
-    """Run `work` in a forked process; its exit status (negative: the signal that killed it)."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.slow

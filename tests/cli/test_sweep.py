@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tests.activations.test_store import in_a_child
 from tests.cli.test_train import hashes
-from tests.worlds import Outcome, World, run_main, train_arguments
+from tests.worlds import Outcome, World, in_a_child, run_main, train_arguments
 
 from perimetry.activations import feed
 from perimetry.activations.aligned import AlignedStores

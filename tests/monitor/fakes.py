@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import datetime
 from typing import Any
 
+from tests.monitor.hub import Hub
+
 from perimetry.monitor.engine import ConceptScored, GroupFacts, Row, Scored, Some, TokenScored
-from perimetry.monitor.http.hub import Hub
 from perimetry.monitor.http.sinks import EventPage, EventQuery, Gap, NewEvent, Outcome, Slice, Stored
 
 ARTIFACT = {

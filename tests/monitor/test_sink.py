@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.monitor.fakes import ARTIFACT
+from tests.monitor.store.makers import uuid_at
 
 from perimetry.monitor.engine import ConceptScored
 from perimetry.monitor.http.sinks import EventQuery, EventSink, Gap, NewEvent
@@ -16,7 +17,6 @@ from perimetry.monitor.http.views import Event
 from perimetry.monitor.problems import Problem
 from perimetry.monitor.sink import StoreSink
 from perimetry.monitor.store.event_store import EventStore
-from perimetry.monitor.store.events import new_uuid
 from perimetry.monitor.store.store_config import StoreConfig
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 def new(at: int = 0, **more: Any) -> NewEvent:
     created = NOON + timedelta(seconds=at)
     made: dict[str, Any] = {
-        "uuid": new_uuid(round(created.timestamp() * 1e6)),
+        "uuid": uuid_at(round(created.timestamp() * 1e6)),
         "request_id": f"r{at}",
         "created": created,
         "adapter": "score",

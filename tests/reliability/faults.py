@@ -2,14 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from perimetry import artifact, storage
 
-__all__ = ["Faults", "files_of", "in_a_child"]
+__all__ = ["Faults", "files_of"]
 
 
 class Faults:
@@ -35,19 +34,6 @@ class Faults:
         if self.error is not None:
             raise self.error
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_a_child(work: Callable[[], object]) -> int:
-    """Run `work` in a forked process; its exit status (negative: the signal that killed it)."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.activations.documents import make_documents
-from tests.reliability.faults import Faults, files_of, in_a_child
+from tests.reliability.faults import Faults, files_of
 from tests.reliability.power import Recorder, lay_out
 from tests.train.planted import Planted, config
-from tests.worlds import World, run_main, train_arguments
+from tests.worlds import World, in_a_child, run_main, train_arguments
 
 from perimetry import storage
 from perimetry.activations.model import LanguageModel

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.monitor.store.makers import uuid_at
 
 from perimetry.monitor.baseline import Baseline
 from perimetry.monitor.drift.drift_config import DriftConfig
@@ -15,7 +16,6 @@ from perimetry.monitor.drift.watch import Seen, Watch
 from perimetry.monitor.engine import ConceptScored
 from perimetry.monitor.http.sinks import NewEvent
 from perimetry.monitor.store.event_store import EventStore
-from perimetry.monitor.store.events import new_uuid
 from perimetry.monitor.store.store_config import StoreConfig
 
 NOON = 1_790_000_000.0
@@ -85,7 +85,7 @@ def events(seen: Sequence[Seen], **more: Any) -> list[NewEvent]:
     plain: dict[str, Any] = {"adapter": "score", "outcome": "ok", "artifact": ARTIFACT, "metadata": {}} | more
     return [
         NewEvent(
-            uuid=new_uuid(int(NOON * 1e6)),
+            uuid=uuid_at(int(NOON * 1e6)),
             request_id="r",
             created=datetime.fromtimestamp(NOON, UTC),
             text="a prompt",

@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from starlette.types import Message
 from tests.monitor.fakes import FakeEngine, MemorySink
 from tests.monitor.http.desk import Desk, assert_problem
+from tests.monitor.hub import Hub
 
 from perimetry.monitor.http.app import create_app, service_of
 from perimetry.monitor.http.http_config import HttpConfig
-from perimetry.monitor.http.hub import Hub
 from perimetry.monitor.http.sinks import Gap, NoSink, Stored
 from perimetry.monitor.problems import Problem
 

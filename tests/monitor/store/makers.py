@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from perimetry.monitor.http.ids import Names
 from perimetry.monitor.store.database import Database
-from perimetry.monitor.store.events import ConceptSeen, Event, new_uuid
+from perimetry.monitor.store.events import ConceptSeen, Event
 from perimetry.monitor.store.fragments import Fragments
 from perimetry.monitor.store.inserting import insert_events
 from perimetry.monitor.store.keeper import Keeper
@@ -18,11 +19,16 @@ NOON = 1_700_000_000_000_000
 """A time in microseconds since 1970."""
 
 
+def uuid_at(ts_us: int) -> str:
+    """A name as the service gives it at that time."""
+    return Names(lambda: ts_us // 1_000).fresh()
+
+
 def an_event(number: int = 0, **other: Any) -> Event:
     """An event that is told from others by its number; every field can be given."""
     ts_us = other.pop("ts_us", NOON + number)
     values: dict[str, Any] = {
-        "uuid": new_uuid(ts_us),
+        "uuid": uuid_at(ts_us),
         "ts_us": ts_us,
         "request_id": f"r{number}",
         "artifact_id": "a" * 64,

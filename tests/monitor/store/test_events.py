@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.monitor.store.makers import NOON, an_event
+from tests.monitor.store.makers import NOON, an_event, uuid_at
 
-from perimetry.monitor.store.events import ConceptSeen, event_of_json, fault_of, json_of_event, new_uuid
+from perimetry.monitor.store.events import ConceptSeen, event_of_json, fault_of, json_of_event
 from perimetry.monitor.store.fragments import _lines
 
 
 def test_names_of_events_are_of_version_7_and_ascend_with_time() -> None:
-    names = [new_uuid(NOON + 1_000 * i) for i in range(1_000)]
+    names = [uuid_at(NOON + 1_000 * i) for i in range(1_000)]
     assert names == sorted(set(names))
     assert {name[14] for name in names} == {"7"}
     assert {name[19] for name in names} <= set("89ab")
-    assert len({new_uuid(NOON) for _ in range(1_000)}) == 1_000
+    assert len({uuid_at(NOON) for _ in range(1_000)}) == 1_000
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_names_of_events_are_of_version_7_and_ascend_with_time() -> None:
         ({"p_value": 1.5}, "p_value"),
         ({"p_value": math.nan}, "p_value"),
         ({"n_tokens": -1}, "a number"),
-        ({"ts_us": 2**63, "uuid": new_uuid(0)}, "a number"),
+        ({"ts_us": 2**63, "uuid": uuid_at(0)}, "a number"),
         ({"concepts": (ConceptSeen(1, math.nan, 1, 1),)}, "concepts"),
         ({"concepts": (ConceptSeen(1, 1.0, 1, 1), ConceptSeen(1, 2.0, 1, 1))}, "concepts"),
         ({"concepts": (ConceptSeen(1, 1.0, 2**63, 1),)}, "a number"),

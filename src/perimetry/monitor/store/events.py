@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-__all__ = ["ConceptSeen", "Event", "Stored", "event_of_json", "fault_of", "json_of_event", "new_uuid"]
+__all__ = ["ConceptSeen", "Event", "Stored", "event_of_json", "fault_of", "json_of_event"]
 
 HMAC_BYTES: Final = 16
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -32,7 +31,7 @@ class Event(NamedTuple):
     """What is remembered of one prompt."""
 
     uuid: str
-    """Its own name, of `new_uuid`; an event that comes twice is kept once."""
+    """Its own name, a UUID; an event that comes twice is kept once."""
     ts_us: int
     """Microseconds since 1970."""
     request_id: str
@@ -82,18 +81,6 @@ class Stored(NamedTuple):
     """Its number: later ones are higher."""
     event: Event
     """The event."""
-
-
-def new_uuid(ts_us: int) -> str:
-    """A UUID of version 7 (RFC 9562): the first 48 bits are the milliseconds of `ts_us`, 74 are random.
-
-    >>> new_uuid(1_700_000_000_000_000)[:15]
-    '018bcfe5-6800-7'
-    """
-    random = int.from_bytes(os.urandom(10))
-    value = (ts_us // 1_000 & 2**48 - 1) << 80 | 7 << 76 | (random >> 62 & 0xFFF) << 64 | 2 << 62 | random & 2**62 - 1
-    found = f"{value:032x}"
-    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
 
 
 def fault_of(event: Event) -> str | None:

@@ -43,8 +43,10 @@ def _key(request: Request) -> Key | None:
 
 
 def _shown_to(request: Request, scope: str) -> Response | None:
-    """None for those who may see a view; for those who have shown no token the way in. Errors: `Problem` of `forbidden`."""
+    """None for those who may; for those who have shown no token the way in. Errors: `Problem` of `forbidden`, for a form of theirs of `unauthorized`."""
     key = _key(request)
+    if key is None and request.method == "POST":
+        raise Problem("unauthorized")
     if key is None:
         return RedirectResponse("/login", 303)
     if scope not in key.scopes:
@@ -184,8 +186,6 @@ def page_routes(service: Service) -> APIRouter:
     @router.post("/")
     async def score(request: Request) -> Response:
         """A verdict."""
-        if _key(request) is None:
-            raise Problem("unauthorized")
         return _shown_to(request, "score") or await pages.score(request)
 
     @router.get("/traffic")
@@ -196,8 +196,6 @@ def page_routes(service: Service) -> APIRouter:
     @router.post("/traffic")
     async def acknowledge(request: Request) -> Response:
         """The alarm was seen."""
-        if _key(request) is None:
-            raise Problem("unauthorized")
         return _shown_to(request, "read") or await pages.acknowledge(request)
 
     @router.get("/card")
